@@ -1,0 +1,61 @@
+-- Stores jobs of one queue: pending, scheduled or waiting in a group. A job is stored whole or not at all.
+--
+-- KEYS[1] asynq:{q}:pending
+-- KEYS[2] asynq:{q}:scheduled
+-- KEYS[3] asynq:{q}:groups
+-- KEYS[4] bellhop:{q}:fired
+-- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
+-- ARGV[2] prefix of the groups' zsets, asynq:{q}:g:
+-- then eight for each job:
+--   id, message, start (Unix ms, 0 = now), unique key ("" = none), its ttl (ms), group ("" = none),
+--   fired pair ("" = none), its score
+--
+-- Returns two values for each job: what became of it and, for a duplicate, the id of the job that was there first.
+--   "pending" | "scheduled" | "aggregating" | "id" (the id is taken) | "unique" (the lock is held) | "fired" (the pair has fired)
+
+local now = redis.call("TIME")
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local now_ns = now[1] .. string.format("%06d", now[2]) .. "000"
+
+local function store(id, msg, start, unique, ttl, group, fired, fired_score)
+	if fired ~= "" and redis.call("ZSCORE", KEYS[4], fired) then
+		return "fired", id
+	end
+	local key = ARGV[1] .. id
+	if redis.call("EXISTS", key) == 1 then
+		return "id", id
+	end
+	if unique ~= "" and not redis.call("SET", unique, id, "NX", "PX", ttl) then
+		return "unique", redis.call("GET", unique) or ""
+	end
+	if fired ~= "" then
+		redis.call("ZADD", KEYS[4], fired_score, fired)
+	end
+
+	local state = "pending"
+	if start > now_ms then
+		state = "scheduled"
+		redis.call("HSET", key, "msg", msg, "state", state)
+		redis.call("ZADD", KEYS[2], math.ceil(start / 1000), id)
+	elseif group ~= "" then
+		state = "aggregating"
+		redis.call("HSET", key, "msg", msg, "state", state, "group", group)
+		redis.call("ZADD", ARGV[2] .. group, now[1], id)
+		redis.call("SADD", KEYS[3], group)
+	else
+		redis.call("HSET", key, "msg", msg, "state", state, "pending_since", now_ns)
+		redis.call("LPUSH", KEYS[1], id)
+	end
+	if unique ~= "" then
+		redis.call("HSET", key, "unique_key", unique)
+	end
+	return state, ""
+end
+
+local answers = {}
+for i = 3, #ARGV, 8 do
+	local state, holder = store(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
+	answers[#answers + 1] = state
+	answers[#answers + 1] = holder
+end
+return answers
