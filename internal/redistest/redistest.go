@@ -66,6 +66,7 @@ type Server struct {
 	args    []string
 	dir     string
 	port    int
+	busPort int // of a cluster node
 	config  []string
 	user    *url.Userinfo
 	tls     *TLSFiles
