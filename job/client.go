@@ -1,0 +1,131 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/wire"
+	"github.com/bellhop-dev/bellhop/queue"
+)
+
+// Client enqueues jobs. It is safe for concurrent use.
+type Client struct {
+	queue *queue.Client
+}
+
+// NewClient returns a client over rdb, which stays the caller's to close.
+func NewClient(rdb redis.UniversalClient) *Client {
+	return &Client{queue: queue.New(rdb)}
+}
+
+// Info tells where an enqueued job stands.
+type Info struct {
+	ID    string      `json:"id"`
+	Task  string      `json:"task"`
+	Queue string      `json:"queue"`
+	State queue.State `json:"state"`
+
+	// At is when a scheduled job starts; zero if at once.
+	At time.Time `json:"at,omitzero"`
+}
+
+// Result is what became of one job of many.
+type Result struct {
+	Info *Info
+	Err  error
+}
+
+// ErrDuplicate tells, by errors.Is, that no job was stored because one stands in its place; see DuplicateError.
+var ErrDuplicate = errors.New("duplicate")
+
+// DuplicateError names the job that was there first.
+type DuplicateError struct {
+	ID     string // of the earlier job
+	Reason error  // queue.ErrIDTaken, queue.ErrNotUnique or queue.ErrHasFired
+}
+
+func (e *DuplicateError) Error() string {
+	return fmt.Sprintf("duplicate of job %s: %v", e.ID, e.Reason)
+}
+
+// Is makes every DuplicateError an ErrDuplicate.
+func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }
+
+// Unwrap returns the reason.
+func (e *DuplicateError) Unwrap() error { return e.Reason }
+
+// Request is a job to be enqueued: made by Task.Request or Definition.Request.
+type Request struct {
+	task    string
+	payload []byte
+	options options
+}
+
+// Enqueue stores one job and returns once Redis has it. A duplicate is told by errors.Is(err, ErrDuplicate).
+func (c *Client) Enqueue(ctx context.Context, r Request) (*Info, error) {
+	result := c.EnqueueMany(ctx, []Request{r})[0]
+	return result.Info, result.Err
+}
+
+// EnqueueMany stores many jobs in few round trips and answers for each in its place.
+func (c *Client) EnqueueMany(ctx context.Context, requests []Request) []Result {
+	entries := make([]queue.Entry, len(requests))
+	for i, r := range requests {
+		entries[i] = r.entry()
+	}
+	results := make([]Result, len(requests))
+	for i, stored := range c.queue.Enqueue(ctx, entries) {
+		results[i] = resultOf(entries[i], stored)
+	}
+	return results
+}
+
+func resultOf(e queue.Entry, s queue.Stored) Result {
+	switch {
+	case errors.Is(s.Err, queue.ErrIDTaken), errors.Is(s.Err, queue.ErrNotUnique), errors.Is(s.Err, queue.ErrHasFired):
+		return Result{Err: &DuplicateError{ID: s.Holder, Reason: s.Err}}
+	case s.Err != nil:
+		return Result{Err: fmt.Errorf("enqueue %s: %w", e.Message.Type, s.Err)}
+	}
+	info := &Info{ID: e.Message.ID, Task: e.Message.Type, Queue: e.Message.Queue, State: s.State}
+	if s.State == queue.Scheduled {
+		info.At = e.At
+	}
+	return Result{Info: info}
+}
+
+// entry writes the request as asynq's message. Times there are whole seconds: they are rounded up, and the exact ones go beside.
+func (r Request) entry() queue.Entry {
+	o := r.options
+	if o.id == "" {
+		o.id = uuid.NewString()
+	}
+	m := &wire.Message{
+		Type: r.task, Payload: r.payload, ID: o.id, Queue: o.queue, Retry: o.maxRetry,
+		Timeout: ceilSeconds(o.timeout), Retention: ceilSeconds(o.retention), GroupKey: o.group,
+	}
+	if o.timeout%time.Second != 0 {
+		o.setHeader(headerTimeout, o.timeout.String())
+	}
+	if !o.deadline.IsZero() {
+		m.Deadline = o.deadline.Unix()
+		if o.deadline.Nanosecond() != 0 {
+			m.Deadline++
+			o.setHeader(headerDeadline, o.deadline.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	if o.unique > 0 {
+		m.UniqueKey = wire.UniqueKey(o.queue, r.task, r.payload)
+	}
+	m.Headers = o.headers
+	return queue.Entry{Message: m, At: o.at, UniqueFor: o.unique, Fired: o.fired}
+}
+
+func ceilSeconds(d time.Duration) int64 {
+	return int64((d + time.Second - 1) / time.Second)
+}

@@ -1,0 +1,184 @@
+package job
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/google/jsonschema-go/jsonschema"
+)
+
+// Schema is the JSON Schema (draft 2020-12) of a task's payload. The zero Schema takes any JSON.
+type Schema struct {
+	schema   *jsonschema.Schema
+	resolved *jsonschema.Resolved
+}
+
+// schemaOf derives the schema from a payload's Go type, as encoding/json would write it. A type that JSON Schema can't tell (a recursive
+// one, say) gets the zero Schema: its payloads are checked by decoding alone.
+func schemaOf[P any]() Schema {
+	s, err := jsonschema.For[P](&jsonschema.ForOptions{TypeSchemas: map[reflect.Type]*jsonschema.Schema{
+		reflect.TypeFor[json.RawMessage](): {},
+		reflect.TypeFor[[]byte]():          {Types: []string{"string", "null"}, ContentEncoding: "base64"},
+	}})
+	if err != nil {
+		return Schema{}
+	}
+	schema, err := newSchema(s)
+	if err != nil {
+		return Schema{}
+	}
+	return schema
+}
+
+func newSchema(s *jsonschema.Schema) (Schema, error) {
+	resolved, err := s.Resolve(nil)
+	if err != nil {
+		return Schema{}, err
+	}
+	return Schema{schema: s, resolved: resolved}, nil
+}
+
+// Check tells whether the payload is one JSON value that fits the schema.
+func (s Schema) Check(payload []byte) error {
+	value, err := decodeJSON(payload)
+	if err != nil {
+		return err
+	}
+	if s.resolved == nil {
+		return nil
+	}
+	return s.CheckValue(value)
+}
+
+// CheckValue tells whether a decoded JSON value fits the schema.
+func (s Schema) CheckValue(value any) error {
+	if s.resolved == nil {
+		return nil
+	}
+	if err := s.resolved.Validate(value); err != nil {
+		return errors.New(s.explain(value, err))
+	}
+	return nil
+}
+
+// maxDepth is far deeper than any payload, and far from what would exhaust a stack.
+const maxDepth = 1000
+
+func decodeJSON(payload []byte) (any, error) {
+	if err := checkDepth(payload); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(payload))
+	var value any
+	if err := d.Decode(&value); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("not JSON: it is empty")
+		}
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("not JSON: more follows after the first value")
+	}
+	return value, nil
+}
+
+func checkDepth(payload []byte) error {
+	depth, inString, escaped := 0, false, false
+	for _, b := range payload {
+		switch {
+		case escaped:
+			escaped = false
+		case inString:
+			escaped, inString = b == '\\', b != '"'
+		case b == '"':
+			inString = true
+		case b == '{' || b == '[':
+			if depth++; depth > maxDepth {
+				return fmt.Errorf("JSON is nested deeper than %d levels", maxDepth)
+			}
+		case b == '}' || b == ']':
+			depth--
+		}
+	}
+	return nil
+}
+
+// explain turns the validator's answer into one that names the fields that exist.
+func (s Schema) explain(value any, err error) string {
+	text := strings.TrimPrefix(err.Error(), "validating root: ")
+	object, ok := value.(map[string]any)
+	if !ok || len(s.schema.Properties) == 0 {
+		return text
+	}
+	var faults []string
+	for name := range object {
+		if _, known := s.schema.Properties[name]; !known && s.schema.AdditionalProperties != nil {
+			faults = append(faults, fmt.Sprintf("no field %q (it has %s)", name, strings.Join(s.Fields(), ", ")))
+		}
+	}
+	for _, name := range s.schema.Required {
+		if _, there := object[name]; !there {
+			faults = append(faults, fmt.Sprintf("field %q is missing", name))
+		}
+	}
+	if len(faults) == 0 {
+		return text
+	}
+	return strings.Join(faults, "; ")
+}
+
+// Fields are the names of an object's properties, in the order of the Go type; nil if it is not an object.
+func (s Schema) Fields() []string {
+	if s.schema == nil {
+		return nil
+	}
+	if len(s.schema.PropertyOrder) > 0 {
+		return s.schema.PropertyOrder
+	}
+	names := make([]string, 0, len(s.schema.Properties))
+	for name := range s.schema.Properties {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Required are the fields that a payload must have.
+func (s Schema) Required() []string {
+	if s.schema == nil {
+		return nil
+	}
+	return s.schema.Required
+}
+
+// MarshalJSON writes the schema.
+func (s Schema) MarshalJSON() ([]byte, error) {
+	if s.schema == nil {
+		return []byte("true"), nil
+	}
+	return json.Marshal(s.schema)
+}
+
+// UnmarshalJSON reads a schema that MarshalJSON wrote.
+func (s *Schema) UnmarshalJSON(data []byte) error {
+	if bytes.Equal(bytes.TrimSpace(data), []byte("true")) {
+		*s = Schema{}
+		return nil
+	}
+	parsed := new(jsonschema.Schema)
+	if err := json.Unmarshal(data, parsed); err != nil {
+		return fmt.Errorf("read schema: %w", err)
+	}
+	schema, err := newSchema(parsed)
+	if err != nil {
+		return fmt.Errorf("read schema: %w", err)
+	}
+	*s = schema
+	return nil
+}

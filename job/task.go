@@ -1,0 +1,140 @@
+// Package job declares tasks, enqueues jobs and tells handlers which job they run.
+//
+// Step 4 of 7: each match of a trigger, and each call of a service, becomes a job here, and goes to Redis through queue.
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/bellhop-dev/bellhop/internal/wire"
+)
+
+// Definition is what is known of a task without its Go type: what the registry in Redis holds, and what producers that were
+// not compiled with the task check payloads against.
+type Definition struct {
+	Name     string   `json:"name"`
+	Defaults Defaults `json:"defaults"`
+	Schema   Schema   `json:"schema"`
+}
+
+// Defaults are the options that a task's jobs have unless they are enqueued with others.
+type Defaults struct {
+	Queue     string        `json:"queue"`
+	MaxRetry  int           `json:"max_retry"`
+	Timeout   time.Duration `json:"timeout_ns"`
+	Retention time.Duration `json:"retention_ns,omitempty"`
+	Unique    time.Duration `json:"unique_ns,omitempty"`
+	Group     string        `json:"group,omitempty"`
+}
+
+// The defaults of the defaults, those of asynq.
+const (
+	DefaultQueue    = "default"
+	DefaultMaxRetry = 25
+	DefaultTimeout  = 30 * time.Minute
+)
+
+// Request asks for a job of the task. It fails if the payload does not fit the task's schema or an option is out of range.
+func (d Definition) Request(payload []byte, opts ...Option) (Request, error) {
+	if err := d.Schema.Check(payload); err != nil {
+		return Request{}, fmt.Errorf("payload of %s: %w", d.Name, err)
+	}
+	return d.request(payload, opts)
+}
+
+func (d Definition) request(payload []byte, opts []Option) (Request, error) {
+	o := optionsOf(d.Defaults)
+	if err := o.apply(opts); err != nil {
+		return Request{}, fmt.Errorf("enqueue %s: %w", d.Name, err)
+	}
+	if o.backoff != nil {
+		return Request{}, fmt.Errorf("enqueue %s: Retry belongs to the task, pass it to Define", d.Name)
+	}
+	return Request{task: d.Name, payload: payload, options: o}, nil
+}
+
+// Task is a declared task whose payload is a P, stored as JSON.
+type Task[P any] struct {
+	definition Definition
+	backoff    Backoff
+}
+
+// Define declares a task. The options are the defaults of its jobs; ID, In, At, Deadline, Header and ForEvent belong to
+// one job and are refused. It panics on a name or option that could never work: a declaration is code, not input.
+func Define[P any](name string, defaults ...Option) Task[P] {
+	if err := wire.CheckTask(name); err != nil {
+		panic("bellhop: define: " + err.Error())
+	}
+	o := optionsOf(Defaults{Queue: DefaultQueue, MaxRetry: DefaultMaxRetry, Timeout: DefaultTimeout})
+	if err := o.apply(defaults); err != nil {
+		panic(fmt.Sprintf("bellhop: define %s: %v", name, err))
+	}
+	if o.ofOneJob != "" {
+		panic(fmt.Sprintf("bellhop: define %s: %s belongs to one job, pass it to Enqueue", name, o.ofOneJob))
+	}
+	return Task[P]{
+		definition: Definition{Name: name, Defaults: o.defaults(), Schema: schemaOf[P]()},
+		backoff:    o.backoff,
+	}
+}
+
+// Name is the task's name, asynq's type.
+func (t Task[P]) Name() string { return t.definition.Name }
+
+// Definition is what others may know of the task.
+func (t Task[P]) Definition() Definition { return t.definition }
+
+// Request asks for a job of the task, to be given to Client.EnqueueMany.
+func (t Task[P]) Request(payload P, opts ...Option) (Request, error) {
+	data, err := json.Marshal(payload)
+	if err != nil {
+		return Request{}, fmt.Errorf("enqueue %s: encode payload: %w", t.Name(), err)
+	}
+	return t.definition.request(data, opts)
+}
+
+// Enqueue stores one job and returns once Redis has it. A duplicate is told by errors.Is(err, ErrDuplicate).
+func (t Task[P]) Enqueue(ctx context.Context, c *Client, payload P, opts ...Option) (*Info, error) {
+	r, err := t.Request(payload, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return c.Enqueue(ctx, r)
+}
+
+// EnqueueMany stores a job for each payload, in few round trips, and answers for each in its place.
+func (t Task[P]) EnqueueMany(ctx context.Context, c *Client, payloads []P, opts ...Option) []Result {
+	results := make([]Result, len(payloads))
+	requests := make([]Request, 0, len(payloads))
+	places := make([]int, 0, len(payloads))
+	for i, p := range payloads {
+		r, err := t.Request(p, opts...)
+		if err != nil {
+			results[i].Err = err
+			continue
+		}
+		requests, places = append(requests, r), append(places, i)
+	}
+	for n, result := range c.EnqueueMany(ctx, requests) {
+		results[places[n]] = result
+	}
+	return results
+}
+
+// HandledBy binds the task to the function that runs its payload. A payload that is not a P is discarded: no retry mends it.
+func (t Task[P]) HandledBy(fn func(ctx context.Context, payload P) error) Route {
+	return Route{
+		Definition: t.definition,
+		Backoff:    t.backoff,
+		Handle: func(ctx context.Context, j *Job) error {
+			var payload P
+			if err := json.Unmarshal(j.Payload, &payload); err != nil {
+				return Discard(fmt.Sprintf("payload is not a %T: %v", payload, err))
+			}
+			return fn(ctx, payload)
+		},
+	}
+}
