@@ -7,6 +7,7 @@ package queue
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -20,6 +21,9 @@ type Client struct {
 
 	// listed remembers when a queue was last written to asynq's set of queues, so that a flushed Redis learns it again.
 	listed sync.Map // queue name -> time.Time
+
+	// plain is set once the server turned out not to know the first line of our scripts.
+	plain atomic.Bool
 }
 
 // New returns a client over rdb.

@@ -1,0 +1,37 @@
+package wire
+
+// OwnersKey is the hash of running jobs that bellhop's workers own: id -> worker:attempt. It stands apart from the jobs'
+// hashes so that one command checks a whole batch.
+func OwnersKey(queue string) string { return OwnPrefix(queue) + "owners" }
+
+// AttemptsKey counts the fetches of the queue. A job's attempt is the count at its fetch: it rises with each fetch, and
+// still does when a job is deleted and stored again under the same id.
+func AttemptsKey(queue string) string { return OwnPrefix(queue) + "attempts" }
+
+// CallsKey is the hash of each worker's last fetch and finish, so that a resent request gets the first answer.
+func CallsKey(queue string) string { return OwnPrefix(queue) + "calls" }
+
+// BeatsKey is the zset of the workers that serve the queue, scored by their last beat in Unix milliseconds of Redis' clock.
+func BeatsKey(queue string) string { return OwnPrefix(queue) + "beats" }
+
+// KeeperKey names the worker that keeps the queue for the fleet: moves due jobs, removes what has expired.
+func KeeperKey(queue string) string { return OwnPrefix(queue) + "keeper" }
+
+// DueKey is the zset of scheduled and retrying jobs by their exact Unix millisecond. asynq's own zsets hold whole seconds.
+func DueKey(queue string) string { return OwnPrefix(queue) + "due" }
+
+// AlarmKey is a list that gets an element when a job falls due before all others: the keeper sleeps on it.
+func AlarmKey(queue string) string { return OwnPrefix(queue) + "alarm" }
+
+// UndecodableKey is the zset of jobs whose message can't be decoded, scored by when they were set aside, in Unix seconds.
+// Their hashes are kept for inspection.
+func UndecodableKey(queue string) string { return OwnPrefix(queue) + "undecodable" }
+
+// WatchKey is a list that holds the queue's one watch, while no worker has it: its holder blocks on the pending list.
+func WatchKey(queue string) string { return OwnPrefix(queue) + "watch" }
+
+// WatcherKey names the worker that has the watch. It expires, so that the watch of a dead worker is made anew.
+func WatcherKey(queue string) string { return OwnPrefix(queue) + "watcher" }
+
+// AggregationSetKey is the zset of a group's jobs that are being aggregated together.
+func AggregationSetKey(queue, group, set string) string { return GroupKey(queue, group) + ":" + set }

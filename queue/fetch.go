@@ -1,0 +1,112 @@
+package queue
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"time"
+
+	"github.com/bellhop-dev/bellhop/internal/wire"
+)
+
+//go:embed fetch.lua
+var fetchSource string
+
+var fetchScript = newScript(fetchSource)
+
+// Fetched is the answer to Fetch.
+type Fetched struct {
+	Jobs   []*Job    // in the order in which they were pushed
+	Left   int       // pending jobs that remain and could be fetched
+	Paused bool      // the queue is paused: nothing was taken
+	Now    time.Time // of Redis' clock
+
+	// What was found beside them.
+	Orphans     int // ids without a body: dropped
+	Undecodable int // bodies that are no message: set aside under bellhop:{queue}:undecodable
+	HeldBack    int // jobs whose earlier attempt still runs in this process: left in pending
+}
+
+// Fetch takes up to n jobs of a queue, at most MaxBatch, which are the worker's from then on: each needs a Finish. It never
+// waits. When it fails, ask again: what a lost answer had taken is found then.
+func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error) {
+	l, err := w.lane(queue)
+	if err != nil {
+		return Fetched{}, err
+	}
+	if n <= 0 {
+		return Fetched{}, fmt.Errorf("fetch from %q: %d jobs asked for", queue, n)
+	}
+	l.fetching.Lock()
+	defer l.fetching.Unlock()
+
+	reply, err := w.take(ctx, l, min(n, MaxBatch))
+	if err != nil {
+		return Fetched{}, fmt.Errorf("fetch from %q: %w", queue, err)
+	}
+	l.request++
+	return w.sort(ctx, l, n, reply)
+}
+
+func (w *Worker) take(ctx context.Context, l *lane, n int) ([]any, error) {
+	lost := l.lost()
+	keys := []string{
+		wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
+		wire.OwnersKey(l.queue), wire.AttemptsKey(l.queue), wire.CallsKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
+	}
+	args := append([]any{wire.JobPrefix(l.queue), w.id, l.name("f", l.request), n, int(leaseTime / time.Second), len(lost)}, lost...)
+	reply, err := w.client.do(ctx, fetchScript, keys, args...).Slice()
+	if err == nil && (len(reply) < 6 || len(reply)%3 != 0) {
+		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
+	}
+	return reply, err
+}
+
+// sort tells the jobs that can run from those that can't.
+func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched, error) {
+	var head [6]int64
+	for i := range head {
+		head[i], _ = reply[i].(int64)
+	}
+	out := Fetched{Now: clock(head[0], head[1]), Left: int(head[2] - head[5]), Paused: head[3] == 1, Orphans: int(head[4]), HeldBack: int(head[5])}
+
+	var jobs []*Job
+	var ends []End
+	for i := 6; i+2 < len(reply); i += 3 {
+		id, _ := reply[i].(string)
+		attempt, _ := reply[i+1].(int64)
+		body, _ := reply[i+2].(string)
+		job := &Job{ID: id, Queue: l.queue, Attempt: attempt}
+		msg, err := wire.Decode([]byte(body))
+		if err != nil || msg.ID != id {
+			out.Undecodable++
+			ends = append(ends, End{job: job, what: endAside})
+			continue
+		}
+		job.Message = msg
+		jobs = append(jobs, job)
+	}
+	ours, clashing := l.hold(jobs)
+	out.HeldBack += len(clashing)
+	for _, job := range clashing {
+		ends = append(ends, HandBack(job))
+	}
+	// A resent request may bring more than there are slots for now.
+	if len(ours) > n {
+		for _, job := range ours[n:] {
+			ends = append(ends, HandBack(job))
+		}
+		ours = ours[:n]
+	}
+	out.Jobs = ours
+	if len(ends) == 0 {
+		return out, nil
+	}
+	for _, err := range w.Finish(ctx, ends...) {
+		if err != nil {
+			// The jobs that were taken are still the caller's.
+			return out, fmt.Errorf("give back what can't run now in %q: %w", l.queue, err)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,125 @@
+#!lua flags=allow-oom
+-- Takes jobs from pending to active, the oldest first, and writes who owns them. Ids without a body are dropped and counted.
+-- Ids that the caller holds back go to the end of the line. A resent request gets the jobs of the first one that are still its own.
+--
+-- KEYS[1] asynq:{q}:pending
+-- KEYS[2] asynq:{q}:active
+-- KEYS[3] asynq:{q}:lease
+-- KEYS[4] asynq:{q}:paused
+-- KEYS[5] bellhop:{q}:owners
+-- KEYS[6] bellhop:{q}:attempts
+-- KEYS[7] bellhop:{q}:calls
+-- KEYS[8] bellhop:{q}:watch
+-- KEYS[9] bellhop:{q}:watcher
+-- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
+-- ARGV[2] worker
+-- ARGV[3] request: new for each request, the same when it is sent again
+-- ARGV[4] the most jobs to take
+-- ARGV[5] lease in seconds
+-- ARGV[6] how many of the following ids are held back, then those ids
+--
+-- Returns the seconds and microseconds of Redis' clock, the jobs left in pending, 1 if the queue is paused, the ids dropped,
+-- the ids held back, then three for each job: id, attempt, message.
+
+local now = redis.call("TIME")
+local worker, request, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local reply = {tonumber(now[1]), tonumber(now[2]), 0, 0, 0, 0}
+
+-- Whoever fetches hands the watch on: the next idle worker looks while this one works.
+if redis.call("GET", KEYS[9]) == worker then
+	redis.call("DEL", KEYS[9])
+	redis.call("LPUSH", KEYS[8], "1")
+	redis.call("LTRIM", KEYS[8], 0, 0)
+end
+
+-- Attempts of one request follow each other, so the first one and their number name them all.
+local field = worker .. ":fetch"
+local last = redis.call("HGET", KEYS[7], field)
+if last then
+	local asked, first, count = string.match(last, "^(%S+) (%d+) (%d+)$")
+	if asked == request then
+		local from, to = tonumber(first), first + count - 1
+		local owned = redis.call("HGETALL", KEYS[5])
+		local mine = {}
+		for i = 1, #owned, 2 do
+			local who, attempt = string.match(owned[i + 1], "^(.*):(%d+)$")
+			attempt = tonumber(attempt)
+			if who == worker and attempt >= from and attempt <= to then
+				mine[#mine + 1] = {owned[i], attempt}
+			end
+		end
+		table.sort(mine, function(a, b) return a[2] < b[2] end)
+		for _, job in ipairs(mine) do
+			reply[#reply + 1] = job[1]
+			reply[#reply + 1] = job[2]
+			reply[#reply + 1] = redis.call("HGET", ARGV[1] .. job[1], "msg") or ""
+		end
+		reply[3] = redis.call("LLEN", KEYS[1])
+		return reply
+	end
+end
+
+if redis.call("EXISTS", KEYS[4]) == 1 then
+	reply[3] = redis.call("LLEN", KEYS[1])
+	reply[4] = 1
+	return reply
+end
+
+local held_back = {}
+for i = 7, 6 + tonumber(ARGV[6]) do
+	held_back[ARGV[i]] = true
+end
+
+-- Look at some more than are wanted, not at all of them: a call must not hold Redis for long.
+local ids, msgs, held = {}, {}, {}
+local looks = want + 1000
+while #ids < want and looks > 0 do
+	local some = redis.call("RPOP", KEYS[1], math.min(want - #ids, looks))
+	if not some or #some == 0 then
+		break
+	end
+	looks = looks - #some
+	for _, id in ipairs(some) do
+		if held_back[id] then
+			held[#held + 1] = id
+		else
+			local msg = redis.pcall("HGET", ARGV[1] .. id, "msg")
+			if type(msg) == "string" then
+				ids[#ids + 1] = id
+				msgs[#msgs + 1] = msg
+			else
+				reply[5] = reply[5] + 1
+			end
+		end
+	end
+end
+if #held > 0 then
+	redis.call("LPUSH", KEYS[1], unpack(held))
+	reply[6] = #held
+end
+
+if #ids > 0 then
+	local attempt = redis.call("INCRBY", KEYS[6], #ids) - #ids
+	-- Half a second marks the lease as ours: a stock worker that takes the job writes a whole one.
+	local lease = string.format("%d.5", now[1] + ARGV[5])
+	local leases, owners = {}, {}
+	redis.call("HSET", KEYS[7], field, string.format("%s %d %d", request, attempt + 1, #ids))
+	for i, id in ipairs(ids) do
+		local key = ARGV[1] .. id
+		redis.call("HSET", key, "state", "active")
+		redis.call("HDEL", key, "pending_since")
+		leases[2 * i - 1] = lease
+		leases[2 * i] = id
+		owners[2 * i - 1] = id
+		owners[2 * i] = string.format("%s:%d", worker, attempt + i)
+		reply[#reply + 1] = id
+		reply[#reply + 1] = attempt + i
+		reply[#reply + 1] = msgs[i]
+	end
+	redis.call("LPUSH", KEYS[2], unpack(ids))
+	redis.call("ZADD", KEYS[3], unpack(leases))
+	redis.call("HSET", KEYS[5], unpack(owners))
+end
+
+reply[3] = redis.call("LLEN", KEYS[1])
+return reply

@@ -1,0 +1,222 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bellhop-dev/bellhop/internal/wire"
+)
+
+//go:embed finish.lua
+var finishSource string
+
+var finishScript = newScript(finishSource)
+
+// The ends of an attempt, as finish.lua names them.
+const (
+	endDone     = "done"
+	endComplete = "complete"
+	endRetry    = "retry"
+	endAgain    = "again"
+	endSnooze   = "snooze"
+	endArchive  = "archive"
+	endBack     = "back"
+	endAside    = "aside"
+	endResult   = "result"
+)
+
+// End is how one attempt ends. Make it with Done, Complete, Retry, Again, Snooze, Archive or HandBack.
+type End struct {
+	job    *Job
+	what   string
+	text   string // of the error
+	delay  time.Duration
+	result []byte // nil leaves what is there
+}
+
+// Job is the job that ends.
+func (e End) Job() *Job { return e.job }
+
+// Done ends the attempt well and deletes the job.
+func Done(job *Job) End { return End{job: job, what: endDone} }
+
+// Complete ends the attempt well and keeps the job, with its result, for the message's Retention. Without one it is Done.
+func Complete(job *Job, result []byte) End {
+	if job.Message.Retention <= 0 {
+		return Done(job)
+	}
+	return End{job: job, what: endComplete, result: result}
+}
+
+// Retry ends the attempt with a failure, counted in the message and the queue; the next attempt starts after delay.
+func Retry(job *Job, delay time.Duration, reason string) End {
+	return End{job: job, what: endRetry, delay: delay, text: reason}
+}
+
+// Again is Retry for what asynq's IsFailure does not call a failure: the reason is noted, nothing is counted.
+func Again(job *Job, delay time.Duration, reason string) End {
+	return End{job: job, what: endAgain, delay: delay, text: reason}
+}
+
+// Snooze ends the attempt without a verdict; the next one starts after delay. The message stays as it is.
+func Snooze(job *Job, delay time.Duration) End {
+	return End{job: job, what: endSnooze, delay: delay}
+}
+
+// Archive ends the job with a failure: it is dead, kept for people.
+func Archive(job *Job, reason string) End { return End{job: job, what: endArchive, text: reason} }
+
+// HandBack ends an attempt that did not run: the job goes to the head of the queue, unspent.
+func HandBack(job *Job) End { return End{job: job, what: endBack} }
+
+// WithResult writes data as the job's result with the same call: for Complete, Retry, Again and Archive.
+func (e End) WithResult(data []byte) End {
+	e.result = data
+	return e
+}
+
+// encode appends the end as finish.lua reads it.
+func (e End) encode(args []any) ([]any, error) {
+	if e.what == endAside {
+		return append(args, e.what, e.job.ID, e.job.Attempt, ""), nil
+	}
+	args = append(args, e.what, e.job.ID, e.job.Attempt, e.job.uniqueKey())
+	switch e.what {
+	case endComplete:
+		msg := *e.job.Message
+		msg.CompletedAt = 0
+		data, err := msg.Encode()
+		return append(args, data, msg.Retention, e.resultArg()), err
+	case endRetry, endAgain:
+		data, err := e.failedMessage()
+		return append(args, data, ceilDelay(e.delay), e.resultArg()), err
+	case endSnooze:
+		return append(args, ceilDelay(e.delay)), nil
+	case endArchive:
+		data, err := e.failedMessage()
+		return append(args, data, e.resultArg()), err
+	case endResult:
+		return append(args, e.resultArg()), nil
+	}
+	return args, nil
+}
+
+// failedMessage has no LastFailedAt: the script adds Redis' time.
+func (e End) failedMessage() ([]byte, error) {
+	msg := *e.job.Message
+	if e.what == endRetry {
+		msg.Retried++
+	}
+	msg.ErrorMsg = strings.ToValidUTF8(e.text, "\uFFFD")
+	msg.LastFailedAt = 0
+	return msg.Encode()
+}
+
+func (e End) resultArg() []byte {
+	if e.result == nil {
+		return []byte{}
+	}
+	return append([]byte("="), e.result...)
+}
+
+// bytes is about what the end weighs on its way.
+func (e End) bytes() int {
+	n := 64 + len(e.result) + len(e.text)
+	if e.what != endDone && e.job.Message != nil {
+		n += len(e.job.Message.Payload)
+	}
+	return n
+}
+
+// uniqueKey is the lock to release. A key of another queue, which only a broken producer writes, is left alone: in a Cluster
+// it would fail the whole call.
+func (j *Job) uniqueKey() string {
+	if strings.HasPrefix(j.Message.UniqueKey, wire.QueuePrefix(j.Queue)) {
+		return j.Message.UniqueKey
+	}
+	return ""
+}
+
+// ceilDelay is a delay in whole milliseconds, so that no job starts early.
+func ceilDelay(d time.Duration) int64 {
+	if d <= 0 {
+		return 0
+	}
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// finish runs one call of the script and gives each end its answer. It fails as a whole if Redis can't be asked: the
+// ends may be written or not, and the same request asked again tells.
+func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*ending) error {
+	// The newest first: it stands at the head of the active list. And what is handed back last comes to stand at the very head of
+	// pending, where it came from.
+	slices.SortStableFunc(ends, func(a, b *ending) int {
+		return int(b.end.job.Attempt - a.end.job.Attempt)
+	})
+	args := []any{wire.JobPrefix(l.queue), w.id, request}
+	sent := make([]*ending, 0, len(ends))
+	for _, e := range ends {
+		more, err := e.end.encode(args)
+		if err != nil {
+			e.err = fmt.Errorf("end job %s: %w", e.end.job.ID, err)
+			continue
+		}
+		args = more
+		sent = append(sent, e)
+	}
+	if len(sent) == 0 {
+		return nil
+	}
+	reply, err := w.client.do(ctx, finishScript, finishKeys(l.queue), args...).Slice()
+	if err != nil {
+		return err
+	}
+	answers, err := finishAnswers(reply, len(sent))
+	if err != nil {
+		return err
+	}
+	for i, e := range sent {
+		if answers[i] != '1' {
+			e.err = fmt.Errorf("end job %s: %w", e.end.job.ID, ErrNotOwner)
+		}
+	}
+	return nil
+}
+
+func finishKeys(queue string) []string {
+	return []string{
+		wire.PendingKey(queue), wire.ActiveKey(queue), wire.LeaseKey(queue), wire.RetryKey(queue), wire.ArchivedKey(queue),
+		wire.CompletedKey(queue), wire.ProcessedTotalKey(queue), wire.FailedTotalKey(queue),
+		wire.OwnersKey(queue), wire.CallsKey(queue), wire.DueKey(queue), wire.AlarmKey(queue), wire.UndecodableKey(queue),
+	}
+}
+
+func finishAnswers(reply []any, want int) (string, error) {
+	if len(reply) != 3 {
+		return "", fmt.Errorf("%w: %d values", errUnexpected, len(reply))
+	}
+	answers, _ := reply[2].(string)
+	if len(answers) != want {
+		return "", fmt.Errorf("%w: %d answers for %d jobs", errUnexpected, len(answers), want)
+	}
+	return answers, nil
+}
+
+// WriteResult writes a running job's result, if the worker still owns it.
+func (w *Worker) WriteResult(ctx context.Context, job *Job, data []byte) error {
+	errs := w.Finish(ctx, End{job: job, what: endResult, result: bytes.Clone(nonNil(data))})
+	return errors.Join(errs...)
+}
+
+func nonNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}

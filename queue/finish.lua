@@ -1,0 +1,264 @@
+#!lua flags=allow-oom
+-- Ends attempts: done, completed, retry, snooze, archived, handed back, set aside. Nothing is changed for a job that the worker
+-- does not own under that attempt. A resent request gets the first answer.
+--
+-- KEYS[1]  asynq:{q}:pending
+-- KEYS[2]  asynq:{q}:active
+-- KEYS[3]  asynq:{q}:lease
+-- KEYS[4]  asynq:{q}:retry
+-- KEYS[5]  asynq:{q}:archived
+-- KEYS[6]  asynq:{q}:completed
+-- KEYS[7]  asynq:{q}:processed
+-- KEYS[8]  asynq:{q}:failed
+-- KEYS[9]  bellhop:{q}:owners
+-- KEYS[10] bellhop:{q}:calls
+-- KEYS[11] bellhop:{q}:due
+-- KEYS[12] bellhop:{q}:alarm
+-- KEYS[13] bellhop:{q}:undecodable
+-- ARGV[1]  prefix of the jobs' hashes, asynq:{q}:t:
+-- ARGV[2]  worker
+-- ARGV[3]  request: new for each request, the same when it is sent again
+-- then for each job, the highest attempt first: what, id, attempt, its unique lock ("" = none), and
+--   done:     nothing more                      the job is deleted
+--   complete: message, retention (s), result    kept until the retention is over
+--   retry:    message, delay (ms), result       a failure, counted
+--   again:    message, delay (ms), result       the same, not counted
+--   snooze:   delay (ms)                        later, the message as it was
+--   archive:  message, result                   dead, a failure
+--   back:     nothing more                      to the head of pending, where it came from
+--   aside:    nothing more                      out of asynq's lists, kept for inspection
+--   result:   result                            writes it; the attempt goes on
+-- A result is written if it begins with "=", which is cut off; "" leaves what is there. The message of complete comes without
+-- CompletedAt, those of retry, again and archive without LastFailedAt: the script adds Redis' time.
+--
+-- Returns the seconds and microseconds of Redis' clock and a string with a "1" for each job whose end was written, a "0" for
+-- each that the worker does not own.
+
+local now = redis.call("TIME")
+local now_s = tonumber(now[1])
+local now_ms = now_s * 1000 + math.floor(now[2] / 1000)
+
+local field = ARGV[2] .. ":finish"
+local last = redis.call("HGET", KEYS[10], field)
+if last and string.sub(last, 1, #ARGV[3] + 1) == ARGV[3] .. " " then
+	return {now_s, tonumber(now[2]), string.sub(last, #ARGV[3] + 2)}
+end
+
+local extra = {done = 0, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, back = 0, aside = 0, result = 1}
+local jobs, ids = {}, {}
+local i = 4
+while i <= #ARGV do
+	local n = extra[ARGV[i]]
+	if not n then
+		return redis.error_reply("ERR no such end of an attempt: " .. ARGV[i])
+	end
+	jobs[#jobs + 1] = {what = ARGV[i], id = ARGV[i + 1], attempt = ARGV[i + 2], unique = ARGV[i + 3], at = i + 4}
+	ids[#ids + 1] = ARGV[i + 1]
+	i = i + 4 + n
+end
+
+-- One varint field, as protobuf writes it.
+local function stamp(tag, s)
+	local bytes = {string.char(tag)}
+	while s >= 128 do
+		bytes[#bytes + 1] = string.char(s % 128 + 128)
+		s = math.floor(s / 128)
+	end
+	bytes[#bytes + 1] = string.char(s)
+	return table.concat(bytes)
+end
+local completed_at, last_failed_at = stamp(0x68, now_s), stamp(0x58, now_s)
+
+local deleted, handed, gone, left = {}, {}, {}, {}
+local processed, failed, archived = 0, 0, 0
+
+local function unlock(job)
+	if job.unique ~= "" and redis.pcall("GET", job.unique) == job.id then
+		redis.call("DEL", job.unique)
+	end
+end
+
+local function write_result(key, result)
+	if string.sub(result, 1, 1) == "=" then
+		redis.call("HSET", key, "result", string.sub(result, 2))
+	end
+end
+
+local function later(job, delay)
+	local due = now_ms + delay
+	redis.call("ZADD", KEYS[4], math.ceil(due / 1000), job.id)
+	redis.call("ZADD", KEYS[11], due, job.id)
+	if redis.call("ZRANGE", KEYS[11], 0, 0)[1] == job.id then
+		redis.call("LPUSH", KEYS[12], "1")
+		redis.call("LTRIM", KEYS[12], 0, 0)
+	end
+end
+
+local function write(job, key)
+	local what, at = job.what, job.at
+	if what == "done" then
+		processed = processed + 1
+		deleted[#deleted + 1] = key
+		unlock(job)
+	elseif what == "complete" then
+		processed = processed + 1
+		redis.call("ZADD", KEYS[6], now_s + ARGV[at + 1], job.id)
+		redis.call("HSET", key, "msg", ARGV[at] .. completed_at, "state", "completed")
+		write_result(key, ARGV[at + 2])
+		unlock(job)
+	elseif what == "retry" or what == "again" then
+		if what == "retry" then
+			processed = processed + 1
+			failed = failed + 1
+		end
+		later(job, ARGV[at + 1])
+		redis.call("HSET", key, "msg", ARGV[at] .. last_failed_at, "state", "retry")
+		write_result(key, ARGV[at + 2])
+	elseif what == "snooze" then
+		later(job, ARGV[at])
+		redis.call("HSET", key, "state", "retry")
+	elseif what == "archive" then
+		processed = processed + 1
+		failed = failed + 1
+		archived = archived + 1
+		redis.call("ZADD", KEYS[5], now_s, job.id)
+		redis.call("HSET", key, "msg", ARGV[at] .. last_failed_at, "state", "archived")
+		write_result(key, ARGV[at + 1])
+		unlock(job)
+	elseif what == "back" then
+		redis.call("HSET", key, "state", "pending")
+		handed[#handed + 1] = job.id
+	elseif what == "aside" then
+		redis.call("ZADD", KEYS[13], now_s, job.id)
+		redis.call("HSET", key, "state", "undecodable")
+	end
+end
+
+-- A lease that ends in half a second is ours; a stock worker that took the job since then wrote a whole one.
+local answers = {}
+if #ids > 0 then
+	local owners = redis.call("HMGET", KEYS[9], unpack(ids))
+	local leases = redis.call("ZMSCORE", KEYS[3], unpack(ids))
+	for n, job in ipairs(jobs) do
+		local owned = owners[n] == ARGV[2] .. ":" .. job.attempt and leases[n] and string.sub(leases[n], -2) == ".5"
+		if not owned or gone[job.id] then
+			answers[n] = "0"
+		elseif job.what == "result" then
+			write_result(ARGV[1] .. job.id, ARGV[job.at])
+			answers[n] = "1"
+		else
+			write(job, ARGV[1] .. job.id)
+			gone[job.id] = true
+			left[#left + 1] = job.id
+			answers[n] = "1"
+		end
+	end
+end
+
+-- Taking an id out of a list costs its length. Jobs that end together were mostly taken together, so the head of the list is
+-- read once and written back without them; only stragglers are searched for.
+local function leave_active()
+	if #left > 3 then
+		local length = redis.call("LLEN", KEYS[2])
+		local window = length
+		if length > 16 * #left then
+			window = 2 * #left + 16
+		end
+		window = math.min(window, 4000)
+		local head = redis.call("LRANGE", KEYS[2], 0, window - 1)
+		local keep, found = {}, {}
+		for n = #head, 1, -1 do
+			if gone[head[n]] then
+				found[head[n]] = true
+			else
+				keep[#keep + 1] = head[n]
+			end
+		end
+		redis.call("LTRIM", KEYS[2], #head, -1)
+		if #keep > 0 then
+			redis.call("LPUSH", KEYS[2], unpack(keep))
+		end
+		local stragglers = {}
+		for _, id in ipairs(left) do
+			if not found[id] then
+				stragglers[#stragglers + 1] = id
+			end
+		end
+		left = stragglers
+	end
+	for _, id in ipairs(left) do
+		redis.call("LREM", KEYS[2], 1, id)
+	end
+end
+
+if #left > 0 then
+	redis.call("ZREM", KEYS[3], unpack(left))
+	redis.call("HDEL", KEYS[9], unpack(left))
+	leave_active()
+end
+if #deleted > 0 then
+	redis.call("DEL", unpack(deleted))
+end
+if #handed > 0 then
+	redis.call("RPUSH", KEYS[1], unpack(handed))
+end
+
+-- The day of Redis' clock, in UTC, from the days since 1970 (Hinnant's civil_from_days).
+local function today()
+	local z = math.floor(now_s / 86400) + 719468
+	local era = math.floor(z / 146097)
+	local doe = z - era * 146097
+	local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+	local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+	local mp = math.floor((5 * doy + 2) / 153)
+	local d = doy - math.floor((153 * mp + 2) / 5) + 1
+	local m = mp < 10 and mp + 3 or mp - 9
+	local y = yoe + era * 400 + (m <= 2 and 1 or 0)
+	return string.format("%04d-%02d-%02d", y, m, d)
+end
+
+local function count(key, n, day)
+	local of_day = key .. ":" .. day
+	if redis.call("INCRBY", of_day, n) == n then
+		redis.call("EXPIREAT", of_day, now_s + 90 * 86400)
+	end
+	local total = redis.pcall("INCRBY", key, n)
+	if type(total) == "table" and total.err then
+		redis.call("SET", key, n) -- past the largest integer: as asynq does, count anew
+	end
+end
+
+if processed > 0 then
+	local day = today()
+	count(KEYS[7], processed, day)
+	if failed > 0 then
+		count(KEYS[8], failed, day)
+	end
+end
+
+-- asynq's limits: 90 days, and fewer than 10,000. A call removes 1,000 at most; the keeper removes the rest.
+local function trim(old)
+	for _, id in ipairs(old) do
+		local key = ARGV[1] .. id
+		local unique = redis.call("HGET", key, "unique_key")
+		if unique and redis.pcall("GET", unique) == id then
+			redis.call("DEL", unique)
+		end
+		redis.call("DEL", key)
+	end
+	if #old > 0 then
+		redis.call("ZREM", KEYS[5], unpack(old))
+	end
+end
+
+if archived > 0 then
+	trim(redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", now_s - 90 * 86400, "LIMIT", 0, 1000))
+	local over = redis.call("ZCARD", KEYS[5]) - 9999
+	if over > 0 then
+		trim(redis.call("ZRANGE", KEYS[5], 0, math.min(over, 1000) - 1))
+	end
+end
+
+local answer = table.concat(answers)
+redis.call("HSET", KEYS[10], field, ARGV[3] .. " " .. answer)
+return {now_s, tonumber(now[2]), answer}

@@ -1,0 +1,202 @@
+package queue
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bellhop-dev/bellhop/internal/wire"
+)
+
+// leaseTime is how far ahead a lease is written. A stock server takes a job away 30 s after its lease has ended, so that a
+// living worker keeps it while clocks differ by up to 25 s and a few beats fail.
+const leaseTime = 30 * time.Second
+
+// MaxBatch is the most jobs that one Fetch takes or one call of a script ends.
+const MaxBatch = 500
+
+// Job is a running attempt that a Worker owns.
+type Job struct {
+	ID      string
+	Queue   string
+	Attempt int64 // rises with each fetch from the queue
+	Message *wire.Message
+}
+
+// ErrNotOwner tells that the job is no longer this worker's: it was given to another after this one seemed dead. Nothing was written.
+var ErrNotOwner = errors.New("the job is owned by another attempt")
+
+// Worker owns running jobs for one process. It knows which jobs it holds: from their Fetch until their Finish. It is safe for
+// concurrent use.
+type Worker struct {
+	client *Client
+	id     string
+	lanes  map[string]*lane
+	names  []string
+}
+
+// lane is a worker's dealings with one queue.
+type lane struct {
+	queue   string
+	session string // makes requests of this process differ from those of an earlier one with its id
+
+	fetching sync.Mutex // one fetch at a time: the first answer of a request is found by its number alone
+	request  int64      // of the fetch that was not answered yet, or the next
+	surplus  []*Job     // taken by a resent request that now has fewer slots
+
+	mu   sync.Mutex
+	held map[string]*hold // by job id
+
+	ending endings
+}
+
+// hold is a job between its Fetch and its Finish.
+type hold struct {
+	job  *Job
+	lost bool // another attempt may run by now; ours has not ended
+}
+
+// NewWorker returns a worker that serves queues. The id must be new for every start of a process, without white space.
+func (c *Client) NewWorker(id string, queues ...string) (*Worker, error) {
+	if id == "" || strings.ContainsAny(id, " \t\r\n") {
+		return nil, fmt.Errorf("worker id %q: it must be one word", id)
+	}
+	if len(queues) == 0 {
+		return nil, errors.New("worker " + id + " serves no queue: name one")
+	}
+	nonce := make([]byte, 6)
+	_, _ = rand.Read(nonce) // never fails
+	w := &Worker{client: c, id: id, lanes: make(map[string]*lane, len(queues)), names: slices.Clone(queues)}
+	for _, queue := range queues {
+		if err := wire.CheckQueue(queue); err != nil {
+			return nil, err
+		}
+		w.lanes[queue] = &lane{queue: queue, session: hex.EncodeToString(nonce), request: 1, held: make(map[string]*hold)}
+	}
+	return w, nil
+}
+
+// ID is the worker's name in Redis.
+func (w *Worker) ID() string { return w.id }
+
+// Queues are the names that the worker serves.
+func (w *Worker) Queues() []string { return slices.Clone(w.names) }
+
+func (w *Worker) lane(queue string) (*lane, error) {
+	l, ok := w.lanes[queue]
+	if !ok {
+		return nil, fmt.Errorf("worker %s does not serve queue %q: it was made for %q", w.id, queue, w.names)
+	}
+	return l, nil
+}
+
+// hold notes jobs as ours. Those whose earlier attempt still runs here are given back: one process must not run a job twice at
+// once.
+func (l *lane) hold(jobs []*Job) (ours, clashing []*Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, job := range jobs {
+		if earlier, ok := l.held[job.ID]; ok {
+			earlier.lost = true
+			clashing = append(clashing, job)
+			continue
+		}
+		l.held[job.ID] = &hold{job: job}
+		ours = append(ours, job)
+	}
+	return ours, clashing
+}
+
+// release forgets a job whose handler has ended.
+func (l *lane) release(job *Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h, ok := l.held[job.ID]; ok && h.job.Attempt == job.Attempt {
+		delete(l.held, job.ID)
+	}
+}
+
+// lost are the ids that must not be fetched: their earlier attempt still runs here.
+func (l *lane) lost() []any {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ids []any
+	for id, h := range l.held {
+		if h.lost {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// owned are the jobs to beat for.
+func (l *lane) owned() []*Job {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	jobs := make([]*Job, 0, len(l.held))
+	for _, h := range l.held {
+		if !h.lost {
+			jobs = append(jobs, h.job)
+		}
+	}
+	return jobs
+}
+
+// lose marks jobs that Redis says are no longer ours, and returns those that still run here.
+func (l *lane) lose(jobs []*Job) []*Job {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var running []*Job
+	for _, job := range jobs {
+		if h, ok := l.held[job.ID]; ok && h.job.Attempt == job.Attempt {
+			h.lost = true
+			running = append(running, job)
+		}
+	}
+	return running
+}
+
+func (l *lane) name(kind string, n int64) string {
+	return l.session + kind + strconv.FormatInt(n, 10)
+}
+
+// clock is Redis' time of two answers of TIME.
+func clock(s, us int64) time.Time { return time.Unix(s, us*int64(time.Microsecond)) }
+
+// Held is how many jobs the worker holds in all its queues: fetched, and not yet finished.
+func (w *Worker) Held() int {
+	n := 0
+	for _, l := range w.lanes {
+		l.mu.Lock()
+		n += len(l.held)
+		l.mu.Unlock()
+	}
+	return n
+}
+
+// Jobs are the jobs that the worker holds, those that it has lost included.
+func (w *Worker) Jobs() []*Job {
+	var jobs []*Job
+	for _, name := range w.names {
+		l := w.lanes[name]
+		l.mu.Lock()
+		for _, h := range l.held {
+			jobs = append(jobs, h.job)
+		}
+		l.mu.Unlock()
+	}
+	return jobs
+}
+
+// background bounds what must be written though its caller has gone: an attempt that has ended must be told to Redis, or the
+// job runs twice. After the lease others may have taken the job, and writing is of no use.
+func background() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), leaseTime)
+}
