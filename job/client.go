@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bellhop-dev/bellhop/internal/wire"
@@ -59,12 +58,16 @@ func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }
 // Unwrap returns the reason.
 func (e *DuplicateError) Unwrap() error { return e.Reason }
 
-// Request is a job to be enqueued: made by Task.Request or Definition.Request.
+// Request is a job to be enqueued: made by Task.Request or Definition.Request. It has its id from then on, so that a request
+// whose answer was lost can be given again: the second answer is a duplicate of itself.
 type Request struct {
 	task    string
 	payload []byte
 	options options
 }
+
+// ID is the id that the job will have.
+func (r Request) ID() string { return r.options.id }
 
 // Enqueue stores one job and returns once Redis has it. A duplicate is told by errors.Is(err, ErrDuplicate).
 func (c *Client) Enqueue(ctx context.Context, r Request) (*Info, error) {
@@ -102,9 +105,6 @@ func resultOf(e queue.Entry, s queue.Stored) Result {
 // entry writes the request as asynq's message. Times there are whole seconds: they are rounded up, and the exact ones go beside.
 func (r Request) entry() queue.Entry {
 	o := r.options
-	if o.id == "" {
-		o.id = uuid.NewString()
-	}
 	m := &wire.Message{
 		Type: r.task, Payload: r.payload, ID: o.id, Queue: o.queue, Retry: o.maxRetry,
 		Timeout: ceilSeconds(o.timeout), Retention: ceilSeconds(o.retention), GroupKey: o.group,

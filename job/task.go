@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
 
@@ -52,6 +54,9 @@ func (d Definition) request(payload []byte, opts []Option) (Request, error) {
 	}
 	if o.backoff != nil {
 		return Request{}, fmt.Errorf("enqueue %s: Retry belongs to the task, pass it to Define", d.Name)
+	}
+	if o.id == "" {
+		o.id = uuid.NewString()
 	}
 	return Request{task: d.Name, payload: payload, options: o}, nil
 }

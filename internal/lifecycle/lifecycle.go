@@ -1,0 +1,80 @@
+// Package lifecycle starts and stops the long-lived parts of a process: each blocks in Run(ctx), one group holds them.
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+// Group runs parts side by side. When one of them returns, with an error or without, all are asked to stop.
+type Group struct {
+	parts []part
+}
+
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Add puts a part into the group. Run must return soon after its context ends; an error that only says so is no failure.
+func (g *Group) Add(name string, run func(context.Context) error) {
+	g.parts = append(g.parts, part{name, run})
+}
+
+// Run starts every part and returns once all have returned, with the failures of all.
+func (g *Group) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	failures := make([]error, len(g.parts))
+	var wait sync.WaitGroup
+	for i, p := range g.parts {
+		wait.Go(func() {
+			defer cancel()
+			if err := p.run(ctx); err != nil && (ctx.Err() == nil || !errors.Is(err, ctx.Err())) {
+				failures[i] = fmt.Errorf("%s: %w", p.name, err)
+			}
+		})
+	}
+	wait.Wait()
+	return errors.Join(failures...)
+}
+
+// ForceExitCode is what a process ends with that was told twice to stop: 128 + SIGINT, as shells say it.
+const ForceExitCode = 130
+
+// WithSignals returns a context that ends on the first SIGINT or SIGTERM. The second one ends the process at once, after
+// calling forced, which says so.
+func WithSignals(ctx context.Context, forced func()) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-done:
+			return
+		}
+		select {
+		case <-signals:
+			forced()
+			os.Exit(ForceExitCode)
+		case <-done:
+		}
+	}()
+	var once sync.Once
+	return ctx, func() {
+		once.Do(func() {
+			signal.Stop(signals)
+			close(done)
+		})
+		cancel()
+	}
+}

@@ -1,0 +1,314 @@
+package job_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/redistest"
+	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/queue"
+)
+
+type welcome struct {
+	UserID string   `json:"user_id"`
+	Tags   []string `json:"tags,omitempty"`
+	Age    int      `json:"age,omitempty"`
+}
+
+var sendWelcome = job.Define[welcome]("email:welcome", job.Queue("mail"), job.MaxRetry(8), job.Timeout(30*time.Second))
+
+// The stock inspector is the judge of what we store.
+func inspect(t *testing.T, rdb redis.UniversalClient, info *job.Info) *asynq.TaskInfo {
+	t.Helper()
+	got, err := asynq.NewInspectorFromRedisClient(rdb).GetTaskInfo(info.Queue, info.ID)
+	if err != nil {
+		t.Fatalf("the inspector does not find job %s: %v", info.ID, err)
+	}
+	return got
+}
+
+func TestEnqueueIsWhatAsynqStores(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		client := job.NewClient(rdb)
+		info, err := sendWelcome.Enqueue(t.Context(), client, welcome{UserID: "42"}, job.Header("trace", "abc"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.State != queue.Pending || info.Queue != "mail" {
+			t.Errorf("stored as %+v", info)
+		}
+		stock, err := asynq.NewClientFromRedisClient(rdb).Enqueue(
+			asynq.NewTaskWithHeaders("email:welcome", []byte(`{"user_id":"42"}`), map[string]string{"trace": "abc"}),
+			asynq.Queue("mail"), asynq.MaxRetry(8), asynq.Timeout(30*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs := inspect(t, rdb, info), inspect(t, rdb, &job.Info{Queue: stock.Queue, ID: stock.ID})
+		if diff := cmp.Diff(theirs, ours, cmpopts.IgnoreFields(asynq.TaskInfo{}, "ID", "NextProcessAt")); diff != "" {
+			t.Errorf("stock and ours differ (-stock +ours):\n%s", diff)
+		}
+	})
+}
+
+func TestTimesAreNeverEarlyNorCut(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		client := job.NewClient(rdb)
+		at := time.Now().Add(time.Hour).Truncate(time.Second).Add(300 * time.Millisecond)
+		info, err := sendWelcome.Enqueue(t.Context(), client, welcome{UserID: "1"},
+			job.At(at), job.Timeout(500*time.Millisecond), job.Deadline(at.Add(time.Minute)), job.Retention(1500*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := inspect(t, rdb, info)
+		if info.State != queue.Scheduled || !info.At.Equal(at) || got.NextProcessAt.Before(at) || got.NextProcessAt.After(at.Add(time.Second)) {
+			t.Errorf("to run at %v, stored for %v (%+v)", at, got.NextProcessAt, info)
+		}
+		if got.Timeout != time.Second || got.Retention != 2*time.Second || got.Deadline.Before(at.Add(time.Minute)) {
+			t.Errorf("timeout %v retention %v deadline %v", got.Timeout, got.Retention, got.Deadline)
+		}
+		user, _, limits := job.Open(got.Headers)
+		if limits.Timeout != 500*time.Millisecond || !limits.Deadline.Equal(at.Add(time.Minute)) || len(user) != 0 {
+			t.Errorf("exact limits %+v, headers %v", limits, user)
+		}
+	})
+}
+
+func TestDuplicates(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, client := t.Context(), job.NewClient(rdb)
+		event := job.Event{ID: "e", Source: "/s", Type: "t", Trigger: "rule", StreamID: "1700000000000-0", StoredAt: time.UnixMilli(1700000000000)}
+		for name, opt := range map[string]job.Option{
+			"id": job.ID("one"), "unique": job.Unique(time.Minute), "event": job.ForEvent(event),
+		} {
+			payload := welcome{UserID: name}
+			first, err := sendWelcome.Enqueue(ctx, client, payload, opt)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			_, err = sendWelcome.Enqueue(ctx, client, payload, opt)
+			var duplicate *job.DuplicateError
+			if !errors.Is(err, job.ErrDuplicate) || !errors.As(err, &duplicate) || duplicate.ID != first.ID {
+				t.Errorf("%s: the second one answers %v, want a duplicate of %s", name, err, first.ID)
+			}
+		}
+
+		// An event's job stays a duplicate once it is done and gone; forgetting the event frees it.
+		inspector := asynq.NewInspectorFromRedisClient(rdb)
+		id := event.StreamID + "-" + event.Trigger
+		if err := inspector.DeleteTask("mail", id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sendWelcome.Enqueue(ctx, client, welcome{}, job.ForEvent(event)); !errors.Is(err, queue.ErrHasFired) {
+			t.Errorf("a finished job of the event was stored again: %v", err)
+		}
+		if err := queue.New(rdb).ForgetFired(ctx, event.StoredAt.Add(time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sendWelcome.Enqueue(ctx, client, welcome{}, job.ForEvent(event)); err != nil {
+			t.Errorf("after the event was forgotten: %v", err)
+		}
+	})
+}
+
+// A unique job whose id is taken must not leave its lock behind.
+func TestDuplicateIDTakesNoLock(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.New(t)
+	ctx, client := t.Context(), job.NewClient(rdb)
+	if _, err := sendWelcome.Enqueue(ctx, client, welcome{UserID: "a"}, job.ID("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sendWelcome.Enqueue(ctx, client, welcome{UserID: "b"}, job.ID("x"), job.Unique(time.Hour)); !errors.Is(err, queue.ErrIDTaken) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := sendWelcome.Enqueue(ctx, client, welcome{UserID: "b"}, job.Unique(time.Hour)); err != nil {
+		t.Errorf("a lock was left behind: %v", err)
+	}
+}
+
+func TestEnqueueManyAnswersForEach(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		client := job.NewClient(rdb)
+		var requests []job.Request
+		for i := range 1200 {
+			r, err := sendWelcome.Request(welcome{UserID: fmt.Sprint(i)}, job.Queue([]string{"a", "b"}[i%2]), job.ID(fmt.Sprint("id-", i-i%3)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			requests = append(requests, r)
+		}
+		// Every third id is new in its queue; of the two that repeat it, one goes to the same queue.
+		stored, duplicates := 0, 0
+		for i, r := range client.EnqueueMany(t.Context(), requests) {
+			switch {
+			case r.Err == nil && r.Info.ID == fmt.Sprint("id-", i-i%3):
+				stored++
+			case errors.Is(r.Err, job.ErrDuplicate):
+				duplicates++
+			default:
+				t.Fatalf("item %d: %+v", i, r)
+			}
+		}
+		if stored != 800 || duplicates != 400 {
+			t.Errorf("%d stored, %d duplicates", stored, duplicates)
+		}
+		a, b := rdb.LLen(t.Context(), "asynq:{a}:pending").Val(), rdb.LLen(t.Context(), "asynq:{b}:pending").Val()
+		if a+b != 800 {
+			t.Errorf("%d + %d jobs are pending", a, b)
+		}
+	})
+}
+
+func TestRedisAwayIsAFailureNotADuplicate(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	client := job.NewClient(server.Client())
+	server.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := sendWelcome.Enqueue(ctx, client, welcome{}); err == nil || errors.Is(err, job.ErrDuplicate) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDefinitionTravelsThroughJSON(t *testing.T) {
+	t.Parallel()
+	data, err := json.Marshal(sendWelcome.Definition())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d job.Definition
+	if err := json.Unmarshal(data, &d); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(sendWelcome.Definition().Defaults, d.Defaults); diff != "" {
+		t.Error(diff)
+	}
+	for payload, want := range map[string]string{
+		`{"user_id":"1"}`:           "",
+		`{"user_id":"1","age":3}`:   "",
+		`{"user_id":1}`:             "type",
+		`{"age":3}`:                 `"user_id" is missing`,
+		`{"user_id":"1","usr":"x"}`: `no field "usr" (it has user_id, tags, age)`,
+		`{"user_id":"1"} {}`:        "more follows",
+		``:                          "empty",
+		`{`:                         "not JSON",
+		strings.Repeat("[", 5000):   "nested deeper",
+	} {
+		_, err := d.Request([]byte(payload))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("payload %.40s: got %v, want %q", payload, err, want)
+		}
+	}
+}
+
+func TestBadOptionsAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]job.Option{
+		"queue": {job.Queue("{a}")}, "id": {job.ID("a\nb")}, "timeout": {job.Timeout(time.Microsecond)},
+		"retry": {job.MaxRetry(-1)}, "retention": {job.Retention(-1)}, "unique": {job.Unique(0)},
+		"header": {job.Header("bellhop-x", "")}, "group": {job.Group("")}, "policy": {job.Retry(job.Exponential(1, 2))},
+	} {
+		if _, err := sendWelcome.Request(welcome{}, opts...); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	_, err := sendWelcome.Request(welcome{}, job.Queue(" "), job.MaxRetry(-1))
+	if err == nil || !strings.Contains(err.Error(), "queue") || !strings.Contains(err.Error(), "retry") {
+		t.Errorf("not every fault is named: %v", err)
+	}
+}
+
+func TestDefineRefusesWhatBelongsToOneJob(t *testing.T) {
+	t.Parallel()
+	for name, define := range map[string]func(){
+		"in":   func() { job.Define[welcome]("a", job.In(time.Second)) },
+		"id":   func() { job.Define[welcome]("a", job.ID("x")) },
+		"name": func() { job.Define[welcome]("a b") },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: taken", name)
+				}
+			}()
+			define()
+		}()
+	}
+}
+
+func TestHandledByDecodesOrDiscards(t *testing.T) {
+	t.Parallel()
+	var got welcome
+	route := sendWelcome.HandledBy(func(_ context.Context, p welcome) error { got = p; return nil })
+	if err := route.Handle(t.Context(), &job.Job{Payload: []byte(`{"user_id":"7"}`)}); err != nil || got.UserID != "7" {
+		t.Errorf("%v, %+v", err, got)
+	}
+	if err := route.Handle(t.Context(), &job.Job{Payload: []byte(`[]`)}); !job.IsDiscard(err) {
+		t.Errorf("a payload of the wrong type gives %v", err)
+	}
+}
+
+func TestExponentialStaysInBounds(t *testing.T) {
+	t.Parallel()
+	b := job.Exponential(time.Second, time.Minute)
+	for n, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 7: time.Minute, 1 << 40: time.Minute} {
+		for range 50 {
+			if got := b(n, nil); got > want || got < want*4/5 {
+				t.Fatalf("attempt %d waits %v, want at most %v and at least four fifths of it", n, got, want)
+			}
+		}
+	}
+}
+
+func TestSetResultIsBounded(t *testing.T) {
+	t.Parallel()
+	j := &job.Job{ID: "x"}
+	if err := j.SetResult(make([]byte, job.MaxResultBytes+1)); err == nil || j.Result() != nil {
+		t.Error("a result beyond the bound is kept")
+	}
+	if err := j.SetResult(map[string]int{"a": 1}); err != nil || string(j.Result()) != `{"a":1}` {
+		t.Errorf("%v %s", err, j.Result())
+	}
+}
+
+type node struct {
+	Children []node `json:"children"`
+}
+
+func TestSchemaOfARecursiveTypeTakesAnything(t *testing.T) {
+	t.Parallel()
+	tree := job.Define[node]("tree")
+	if _, err := tree.Definition().Request([]byte(`{"children":[{"children":[]}]}`)); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzSchemaCheck(f *testing.F) {
+	f.Add([]byte(`{"user_id":"1"}`))
+	f.Add([]byte(`{"user_id":{"a":[1,null]}}`))
+	schema := sendWelcome.Definition().Schema
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if schema.Check(payload) != nil {
+			return
+		}
+		var p welcome
+		if err := json.Unmarshal(payload, &p); err != nil {
+			t.Fatalf("the schema takes what its type does not: %v", err)
+		}
+	})
+}

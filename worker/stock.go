@@ -1,0 +1,139 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/bellhop-dev/bellhop/job"
+)
+
+// stock is the engine that is asynq.Server as it is. It polls, and its times are whole seconds; we set its polling as short
+// as its cost allows.
+type stock struct {
+	w      *Worker
+	server *asynq.Server
+}
+
+const (
+	stockTaskCheck    = 200 * time.Millisecond // between looks into empty queues
+	stockDelayedCheck = 500 * time.Millisecond // between looks for scheduled jobs and retries that are due
+)
+
+func newStock(w *Worker) *stock {
+	s := &stock{w: w}
+	s.server = asynq.NewServerFromRedisClient(w.rdb, asynq.Config{
+		Concurrency:              w.cfg.Concurrency,
+		Queues:                   w.cfg.weights(),
+		StrictPriority:           w.cfg.StrictPriority,
+		ShutdownTimeout:          max(w.cfg.Grace, time.Nanosecond), // zero would be asynq's 8 seconds
+		TaskCheckInterval:        stockTaskCheck,
+		DelayedTaskCheckInterval: stockDelayedCheck,
+		RetryDelayFunc:           s.retryDelay,
+		IsFailure:                spends,
+		ErrorHandler:             asynq.ErrorHandlerFunc(s.failed),
+		Logger:                   stockLogger{w.log.With("engine", EngineAsynq)},
+		LogLevel:                 asynq.WarnLevel,
+	})
+	return s
+}
+
+// Run takes jobs until ctx ends and returns once they have finished or were handed back.
+func (s *stock) Run(ctx context.Context) error {
+	if err := s.server.Start(asynq.HandlerFunc(s.run)); err != nil {
+		return fmt.Errorf("start asynq's server: %w", err)
+	}
+	<-ctx.Done()
+	s.w.draining.Store(true)
+	s.server.Shutdown()
+	return nil
+}
+
+// run is asynq's view of an attempt.
+func (s *stock) run(ctx context.Context, task *asynq.Task) error {
+	j, limits := stockJob(ctx, task)
+	err := s.w.process(context.WithValue(ctx, asynqTaskKey{}, task), j, limits)
+	if result := j.Result(); err == nil && result != nil && task.ResultWriter() != nil {
+		if _, err := task.ResultWriter().Write(result); err != nil {
+			return fmt.Errorf("keep the result: %w", err)
+		}
+	}
+	if err != nil {
+		s.log(j, err)
+		return stockError{err}
+	}
+	return nil
+}
+
+func stockJob(ctx context.Context, task *asynq.Task) (*job.Job, job.Limits) {
+	headers, event, limits := job.Open(task.Headers())
+	j := &job.Job{Task: task.Type(), Payload: task.Payload(), Headers: headers, Event: event}
+	j.ID, _ = asynq.GetTaskID(ctx)
+	j.Queue, _ = asynq.GetQueueName(ctx)
+	j.MaxRetry, _ = asynq.GetMaxRetry(ctx)
+	retried, _ := asynq.GetRetryCount(ctx)
+	j.Attempt = retried + 1
+	return j, limits
+}
+
+func (s *stock) log(j *job.Job, err error) {
+	log := s.w.log.With("job", j.ID, "task", j.Task, "queue", j.Queue, "attempt", j.Attempt)
+	var panicked *job.PanicError
+	switch {
+	case errors.As(err, &panicked):
+		log.Error("the handler panicked", "err", err, "stack", string(panicked.Stack))
+	case job.IsSnooze(err):
+		log.Debug("job snoozed", "err", err)
+	case job.IsDiscard(err):
+		log.Warn("job discarded", "err", err)
+	default:
+		log.Warn("attempt failed", "err", err, "max_retry", j.MaxRetry)
+	}
+}
+
+// stockError makes asynq archive what is discarded, and keeps its words out of the stored error.
+type stockError struct{ err error }
+
+func (e stockError) Error() string { return e.err.Error() }
+func (e stockError) Unwrap() error { return e.err }
+
+func (e stockError) Is(target error) bool {
+	return target == asynq.SkipRetry && job.IsDiscard(e.err) //nolint:errorlint // Is compares identities
+}
+
+// retryDelay is called by asynq with the retries taken so far. asynq cuts the time that it adds to down to the second:
+// we lengthen the wait to the next full one, so that no attempt comes early.
+func (s *stock) retryDelay(retried int, err error, task *asynq.Task) time.Duration {
+	at := time.Now().Add(s.w.backoff(task.Type(), retried+1, err))
+	if whole := at.Truncate(time.Second); whole.Before(at) {
+		at = whole.Add(time.Second)
+	}
+	return time.Until(at) + time.Millisecond
+}
+
+// failed is called by asynq before it retries or archives.
+func (s *stock) failed(ctx context.Context, _ *asynq.Task, err error) {
+	retried, _ := asynq.GetRetryCount(ctx)
+	most, _ := asynq.GetMaxRetry(ctx)
+	if !errors.Is(err, asynq.RevokeTask) && (retried >= most || errors.Is(err, asynq.SkipRetry)) {
+		s.w.dead.Add(1)
+	}
+}
+
+// stockLogger brings asynq's log lines into slog.
+type stockLogger struct{ log *slog.Logger }
+
+func (l stockLogger) Debug(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
+func (l stockLogger) Info(args ...any)  { l.log.Info(fmt.Sprint(args...)) }
+func (l stockLogger) Warn(args ...any)  { l.log.Warn(fmt.Sprint(args...)) }
+func (l stockLogger) Error(args ...any) { l.log.Error(fmt.Sprint(args...)) }
+
+func (l stockLogger) Fatal(args ...any) {
+	l.log.Error(fmt.Sprint(args...))
+	os.Exit(1)
+}

@@ -1,0 +1,267 @@
+// Package worker runs jobs: it takes them from Redis through an engine and brings each to its task's handler.
+//
+// Step 5 of 7.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/fleet"
+	"github.com/bellhop-dev/bellhop/internal/lifecycle"
+	"github.com/bellhop-dev/bellhop/internal/version"
+	"github.com/bellhop-dev/bellhop/job"
+)
+
+// Worker is one process of the fleet.
+type Worker struct {
+	cfg   Config
+	rdb   redis.UniversalClient
+	fleet *fleet.Client
+	log   *slog.Logger
+
+	routes      map[string]job.Route
+	fallback    asynq.Handler
+	middlewares []job.Middleware
+	feeders     []feeder
+
+	id      string
+	started time.Time
+
+	joined   atomic.Bool
+	draining atomic.Bool
+	lastBeat atomic.Int64 // Unix ns of the last beat that Redis took
+	dead     atomic.Int64 // jobs that failed for good here
+
+	// abandoned ends when the grace period is over: what still runs was handed back.
+	abandoned context.Context
+	abandon   context.CancelFunc
+}
+
+// New returns a worker that runs the routes' jobs. It fails if the config or a route can't work.
+func New(rdb redis.UniversalClient, cfg Config, routes ...job.Route) (*Worker, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("worker config: %w", err)
+	}
+	cfg = cfg.WithDefaults()
+	w := &Worker{
+		cfg: cfg, rdb: rdb, fleet: fleet.New(rdb), log: cfg.Logger,
+		routes: make(map[string]job.Route, len(routes)),
+		id:     uuid.NewString(),
+	}
+	for _, r := range routes {
+		if err := w.route(r); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func (w *Worker) route(r job.Route) error {
+	name := r.Definition.Name
+	switch _, taken := w.routes[name]; {
+	case name == "" || r.Handle == nil:
+		return fmt.Errorf("route %q has no task or no handler", name)
+	case taken:
+		return fmt.Errorf("task %q has two handlers", name)
+	}
+	w.routes[name] = r
+	return nil
+}
+
+// Use wraps every handler, the first middleware outermost. Call it before Run.
+func (w *Worker) Use(middlewares ...job.Middleware) {
+	w.middlewares = append(w.middlewares, middlewares...)
+}
+
+// Mount gives every task that no route names to a plain asynq handler, an asynq.ServeMux for instance. Call it before Run.
+func (w *Worker) Mount(h asynq.Handler) { w.fallback = h }
+
+// Feeder brings jobs into the queues: triggers, schedules.
+type Feeder interface {
+	// Run feeds until ctx ends.
+	Run(ctx context.Context) error
+
+	// Drained tells whether all there is to feed is in the queues.
+	Drained(ctx context.Context) (bool, error)
+}
+
+type feeder struct {
+	name string
+	Feeder
+}
+
+// Feed runs a feeder beside the worker, as long as the worker runs. A burst ends once the feeders are drained too. Call it before Run.
+func (w *Worker) Feed(name string, f Feeder) {
+	w.feeders = append(w.feeders, feeder{name, f})
+}
+
+// ID is the worker's id in the fleet.
+func (w *Worker) ID() string { return w.id }
+
+// ErrJobsDied tells that a burst ended and some of its jobs had failed for good.
+var ErrJobsDied = errors.New("jobs failed for good")
+
+// Run takes jobs and runs them until ctx ends; then it takes no more, lets the running ones finish within the grace period, hands
+// the others back, and returns nil. A burst also ends when its queues are drained, with ErrJobsDied if jobs failed for good.
+// Run is called once.
+func (w *Worker) Run(ctx context.Context) error {
+	w.started = time.Now()
+	w.abandoned, w.abandon = context.WithCancel(context.WithoutCancel(ctx))
+	defer w.abandon()
+
+	if err := w.join(ctx); err != nil {
+		return err
+	}
+	w.log.Info("worker started", "worker", w.id, "engine", w.cfg.Engine, "concurrency", w.cfg.Concurrency,
+		"queues", w.cfg.QueueNames(), "tasks", len(w.routes))
+	err := w.parts().Run(ctx)
+	w.leave(ctx)
+	w.log.Info("worker stopped", "worker", w.id)
+	return errors.Join(err, w.burstResult())
+}
+
+// parts are what runs side by side until one of them ends.
+func (w *Worker) parts() *lifecycle.Group {
+	group := new(lifecycle.Group)
+	stopped := make(chan struct{})
+	group.Add("engine", func(ctx context.Context) error {
+		defer close(stopped)
+		return newStock(w).Run(ctx)
+	})
+	group.Add("beat", func(ctx context.Context) error {
+		w.keepBeating(context.WithoutCancel(ctx), stopped)
+		return nil
+	})
+	for _, f := range w.feeders {
+		group.Add(f.name, f.Run)
+	}
+	if w.cfg.Burst {
+		group.Add("burst", w.untilDrained)
+	}
+	return group
+}
+
+func (w *Worker) burstResult() error {
+	if n := w.dead.Load(); w.cfg.Burst && n > 0 {
+		return fmt.Errorf("%w: %d", ErrJobsDied, n)
+	}
+	return nil
+}
+
+// join writes the worker and its tasks into the fleet's records, before the first job is taken.
+func (w *Worker) join(ctx context.Context) error {
+	if err := w.fleet.Register(ctx, version.String(), w.definitions()); err != nil {
+		return err
+	}
+	if err := w.beat(ctx); err != nil {
+		return err
+	}
+	w.joined.Store(true)
+	return nil
+}
+
+func (w *Worker) definitions() []job.Definition {
+	definitions := make([]job.Definition, 0, len(w.routes))
+	for _, r := range w.routes {
+		definitions = append(definitions, r.Definition)
+	}
+	return definitions
+}
+
+func (w *Worker) beat(ctx context.Context) error {
+	registered, err := w.fleet.Beat(ctx, w.record())
+	if err != nil {
+		return err
+	}
+	if !registered {
+		if err := w.fleet.Register(ctx, version.String(), w.definitions()); err != nil {
+			return err
+		}
+	}
+	w.lastBeat.Store(time.Now().UnixNano())
+	return nil
+}
+
+func (w *Worker) record() fleet.Worker {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	tasks := make([]string, 0, len(w.routes))
+	for name := range w.routes {
+		tasks = append(tasks, name)
+	}
+	slices.Sort(tasks)
+	return fleet.Worker{
+		ID: w.id, Host: host, PID: os.Getpid(), Build: version.String(), Engine: w.cfg.Engine,
+		Concurrency: w.cfg.Concurrency, Queues: w.cfg.weights(), Tasks: tasks, Started: w.started,
+		Draining: w.draining.Load(),
+	}
+}
+
+// keepBeating beats until the engine has stopped: a draining worker is alive.
+func (w *Worker) keepBeating(ctx context.Context, stopped <-chan struct{}) {
+	ticker := time.NewTicker(fleet.BeatEvery)
+	defer ticker.Stop()
+	silent := false
+	for {
+		select {
+		case <-stopped:
+			return
+		case <-ticker.C:
+		}
+		err := w.beatWithin(ctx, fleet.AliveFor)
+		switch {
+		case err != nil && !silent:
+			silent = true
+			w.log.Warn("the worker's beat does not reach Redis, trying on", "err", err)
+		case err == nil && silent:
+			silent = false
+			w.log.Info("the worker's beat reaches Redis again")
+		}
+	}
+}
+
+func (w *Worker) beatWithin(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return w.beat(ctx)
+}
+
+// leaveWithin bounds the last write of a worker whose own context has ended.
+const leaveWithin = 2 * time.Second
+
+func (w *Worker) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
+	defer cancel()
+	if err := w.fleet.Leave(ctx, w.id); err != nil {
+		w.log.Warn("the worker could not sign off, its record runs out by itself", "err", err)
+	}
+}
+
+// staleAfter is how long a worker without a beat still counts as ready.
+const staleAfter = fleet.AliveFor
+
+// Ready tells whether the worker takes jobs: it has joined, Redis hears it, and it is not on its way out.
+func (w *Worker) Ready() error {
+	switch {
+	case w.draining.Load():
+		return errors.New("draining")
+	case !w.joined.Load():
+		return errors.New("starting")
+	case time.Since(time.Unix(0, w.lastBeat.Load())) > staleAfter:
+		return errors.New("Redis has not heard the worker's beat for " + staleAfter.String())
+	}
+	return nil
+}
