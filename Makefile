@@ -1,0 +1,82 @@
+# The targets people and CI use. `make help` lists them.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MODULE  := github.com/bellhop-dev/bellhop
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X $(MODULE)/internal/version.version=$(VERSION)
+FUZZTIME ?= 30s
+
+# Of the modules beside the root, those that are there.
+MODULES := . $(patsubst %/go.mod,%,$(wildcard bench/go.mod examples/*/go.mod))
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+.PHONY: test
+test: needs ## Run every test with the race detector; install what they need first
+	go test -race ./...
+	bash scripts/examples.sh
+	@for m in $(filter bench,$(MODULES)); do echo "$$m: vet and build"; (cd $$m && go vet ./... && go build -o /dev/null ./...); done
+
+.PHONY: unit
+unit: needs ## Run the fast tests only
+	go test -race -short ./...
+
+.PHONY: needs
+needs:
+	@bash scripts/need.sh gcc redis-server
+	@bash scripts/github-deliveries.sh
+
+.PHONY: faults
+faults: needs ## Run the fault tests (kill -9, SIGSTOP, cut replies ...), all their logs shown
+	go test -race -v -count=1 -timeout 30m -run '^TestFault' ./...
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	@for m in $(filter . bench,$(MODULES)); do (cd $$m && go test -run '^$$' -bench . -benchmem ./...); done
+
+.PHONY: fuzz
+fuzz: ## Run each Fuzz target for FUZZTIME (30s)
+	@bash scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: ## Run golangci-lint: rules, import arrows, format
+	@lint=$$(bash scripts/tool.sh golangci-lint); $$lint run ./...
+
+.PHONY: lint-scripts
+lint-scripts: ## Run shellcheck and actionlint over what is not Go
+	@bash scripts/need.sh shellcheck
+	shellcheck .ci/run scripts/*.sh
+	@"$$(bash scripts/tool.sh actionlint)" -color
+
+.PHONY: fmt
+fmt: ## Format the Go code (gofumpt, imports in groups)
+	@"$$(bash scripts/tool.sh golangci-lint)" fmt ./...
+
+.PHONY: tidy-check
+tidy-check: ## Fail where go.mod or go.sum is not tidy
+	@for m in $(MODULES); do (cd $$m && go mod tidy -diff) || { echo "run 'go mod tidy' in $$m" >&2; exit 1; }; done
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities that our code reaches
+	@bash scripts/vulncheck.sh
+
+.PHONY: build
+build: ## Build the static binaries into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: docker
+docker: ## Build the image bellhop:VERSION
+	docker build --build-arg VERSION=$(VERSION) -t bellhop:$(VERSION) .
+
+.PHONY: check-compose
+check-compose: ## Load docker-compose.yml as docker compose would
+	@bash scripts/check-compose.sh
+
+.PHONY: clean
+clean: ## Remove what was built, downloaded and cached here
+	rm -rf bin .cache
