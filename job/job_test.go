@@ -203,7 +203,7 @@ func TestDefinitionTravelsThroughJSON(t *testing.T) {
 		`{"user_id":"1","age":3}`:   "",
 		`{"user_id":1}`:             "type",
 		`{"age":3}`:                 `"user_id" is missing`,
-		`{"user_id":"1","usr":"x"}`: `no field "usr" (it has user_id, tags, age)`,
+		`{"user_id":"1","usr":"x"}`: `no field "usr" (it has user_id, age, tags)`,
 		`{"user_id":"1"} {}`:        "more follows",
 		``:                          "empty",
 		`{`:                         "not JSON",

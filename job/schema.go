@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -133,20 +134,23 @@ func (s Schema) explain(value any, err error) string {
 	return strings.Join(faults, "; ")
 }
 
-// Fields are the names of an object's properties, in the order of the Go type; nil if it is not an object.
+// Fields are the names of an object's properties, those first that a payload must have; nil if it is not an object.
 func (s Schema) Fields() []string {
 	if s.schema == nil {
 		return nil
 	}
-	if len(s.schema.PropertyOrder) > 0 {
-		return s.schema.PropertyOrder
-	}
-	names := make([]string, 0, len(s.schema.Properties))
-	for name := range s.schema.Properties {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(s.schema.Properties))
+	slices.SortStableFunc(names, func(a, b string) int {
+		return boolToInt(slices.Contains(s.Required(), b)) - boolToInt(slices.Contains(s.Required(), a))
+	})
 	return names
+}
+
+func boolToInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Required are the fields that a payload must have.
