@@ -38,7 +38,7 @@ type HTTPConfig struct {
 func (c HTTPConfig) Validate() error { return errors.Join(c.faults()...) }
 
 func (c HTTPConfig) faults() []error {
-	c = c.withDefaults()
+	c = c.WithDefaults()
 	_, faults := parseAllow(c.Allow)
 	if c.MaxResponseBytes < 1 || c.MaxResponseBytes > job.MaxResultBytes {
 		faults = append(faults, fmt.Errorf("max_response_bytes: is %d, 1 to %d are allowed", c.MaxResponseBytes, job.MaxResultBytes))
@@ -53,9 +53,11 @@ func (c HTTPConfig) faults() []error {
 }
 
 // WithDefaults fills what is not set.
-func (c HTTPConfig) WithDefaults() HTTPConfig { return c.withDefaults() }
+// WithDefaults fills what is not set.
+func (c HTTPConfig) WithDefaults() HTTPConfig { return c.WithDefaults() }
 
-func (c HTTPConfig) withDefaults() HTTPConfig {
+// WithDefaults fills what is not set.
+func (c HTTPConfig) WithDefaults() HTTPConfig {
 	c.MaxResponseBytes = cmp.Or(c.MaxResponseBytes, DefaultMaxResponseBytes)
 	c.Timeout = cmp.Or(c.Timeout, DefaultHTTPTimeout)
 	if c.UserAgent == "" {

@@ -2,6 +2,7 @@ package handlers_test
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -31,6 +32,9 @@ func serve(t *testing.T, handle http.HandlerFunc) *httptest.Server {
 	t.Cleanup(s.Close)
 	return s
 }
+
+// answer writes what a client may no longer be there to read.
+func answer(w io.Writer, text string) { _, _ = io.WriteString(w, text) }
 
 // run runs one attempt, as a worker does: through the route, with the payload as JSON.
 func run(t *testing.T, h *handlers.HTTP, p tasks.HTTPRequest) (*job.Job, error) {

@@ -21,7 +21,7 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("http:request: %w", err)
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	allow, _ := parseAllow(cfg.Allow)
 	return &HTTP{cfg: cfg, transport: newGuard(allow).transport()}, nil
 }

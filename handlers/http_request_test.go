@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -96,11 +97,13 @@ func TestHTTPIdempotencyKeyIsTheSameOnEveryAttempt(t *testing.T) {
 func TestHTTPStatusDecides(t *testing.T) {
 	t.Parallel()
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		var status int
-		fmt.Sscanf(r.URL.Path, "/%d", &status)
+		status, err := strconv.Atoi(r.URL.Path[1:])
+		if err != nil {
+			t.Error(err)
+		}
 		w.WriteHeader(status)
 		if status != 204 && status != 304 {
-			io.WriteString(w, "field \"email\"\n is missing")
+			answer(w, "field \"email\"\n is missing")
 		}
 	})
 	h := newHTTP(t, allowLoopback)
@@ -178,7 +181,7 @@ func TestHTTPKeepsTheResponse(t *testing.T) {
 		w.Header().Set("Content-Type", "application/x")
 		w.Header().Set("Set-Cookie", "session=1")
 		w.Header().Set("X-Request-Id", strings.Repeat("r", 5000))
-		io.WriteString(w, bodies[r.URL.Path])
+		answer(w, bodies[r.URL.Path])
 	})
 	h := newHTTP(t, handlers.HTTPConfig{Allow: allowLoopback.Allow, MaxResponseBytes: 16})
 	headers := map[string]string{"Content-Type": "application/x", "X-Request-Id": strings.Repeat("r", 1024)}
@@ -256,7 +259,7 @@ func TestHTTPNetworkFaultsRetry(t *testing.T) {
 		switch r.URL.Path {
 		case "/half":
 			w.Header().Set("Content-Length", "100")
-			io.WriteString(w, "half")
+			answer(w, "half")
 		case "/garbage":
 			conn, _, err := w.(http.Hijacker).Hijack()
 			if err == nil {
@@ -329,7 +332,7 @@ func TestHTTPReusesConnections(t *testing.T) {
 		if r.URL.Path == "/fail" {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
-		io.WriteString(w, "answer")
+		answer(w, "answer")
 	}))
 	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {

@@ -47,7 +47,7 @@ func (s secrets) addURL(u *url.URL) {
 	s.add(u.Path)
 	s.add(u.EscapedPath())
 	s.add(u.RawQuery)
-	for _, segment := range strings.Split(u.Path, "/") {
+	for segment := range strings.SplitSeq(u.Path, "/") {
 		s.add(segment)
 	}
 	for _, values := range u.Query() {

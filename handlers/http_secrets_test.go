@@ -34,7 +34,7 @@ func TestHTTPErrorsTellNoSecrets(t *testing.T) {
 		// Whatever is at the excerpt's beginning is told: let each part come first once.
 		parts := []string{"Cannot " + r.Method + " " + r.URL.String(), r.Header.Get("Authorization"), r.Header.Get("X-Api-Key"), string(body), r.Header.Get("Cookie")}
 		first := len(r.Header.Get("X-First"))
-		io.WriteString(w, strings.Join(append(parts[first:], parts[:first]...), "\n"))
+		answer(w, strings.Join(append(parts[first:], parts[:first]...), "\n"))
 	})
 	s = server.URL
 	h := newHTTP(t, allowLoopback)

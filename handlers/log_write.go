@@ -33,7 +33,7 @@ func (l *Log) Write(ctx context.Context, line tasks.LogLine) error {
 	if j, ok := job.FromContext(ctx); ok {
 		attrs = append(attrs, slog.String("job", j.ID))
 	}
-	logger.LogAttrs(ctx, level, line.Message, append(attrs, groupOf("fields", line.Fields))...)
+	logger.LogAttrs(ctx, level, line.Message, append(attrs, groupOf("fields", line.Fields))...) //nolint:sloglint // the message is what the task is about
 	return nil
 }
 
