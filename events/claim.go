@@ -38,7 +38,7 @@ func (s *session) keepHold(ctx context.Context) {
 		}
 		_, err := s.renew(ctx, s.snapshot(), false)
 		if err == nil {
-			err = s.client.rdb.PExpire(ctx, s.bell, s.bellLife()).Err()
+			err = s.outage.note("renew the bell", s.client.rdb.PExpire(ctx, s.bell, s.bellLife()).Err())
 		}
 		switch {
 		case err != nil:

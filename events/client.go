@@ -18,7 +18,7 @@ func NewClient(rdb redis.UniversalClient, cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure events: %w", err)
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	return &Client{rdb: rdb, cfg: cfg, keys: keysOf(cfg.Prefix)}, nil
 }
 

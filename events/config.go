@@ -49,7 +49,7 @@ type Config struct {
 
 // Validate reports every fault at once.
 func (c Config) Validate() error {
-	c = c.withDefaults()
+	c = c.WithDefaults()
 	var faults []error
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -70,7 +70,8 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults returns the settings with a default in place of each zero.
+func (c Config) WithDefaults() Config {
 	c.Prefix = orDefault(c.Prefix, DefaultPrefix)
 	c.DedupeWindow = orDefault(c.DedupeWindow, DefaultDedupeWindow)
 	c.Retention = orDefault(c.Retention, DefaultRetention)

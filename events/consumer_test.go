@@ -346,3 +346,7 @@ func TestDeadConsumersAreRemoved(t *testing.T) {
 		}
 	})
 }
+
+func junkEntry(c *Client) *redis.XAddArgs {
+	return &redis.XAddArgs{Stream: c.keys.stream, Values: []any{"who", "knows"}}
+}

@@ -98,7 +98,7 @@ func TestConsumerFindsBack(t *testing.T) {
 		wire.cut()
 		publish(t, c, "b")
 		eventually(t, "it noticed", func() bool {
-			return strings.Contains(log.String(), `action="read events"`) && strings.Contains(log.String(), `action="hold events"`)
+			return strings.Contains(log.String(), `action="read events"`) && strings.Contains(log.String(), `action="renew the bell"`)
 		})
 		wire.mend()
 		eventually(t, "b is handled", func() bool { return seen.attempts("b") != nil })
