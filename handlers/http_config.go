@@ -53,10 +53,6 @@ func (c HTTPConfig) faults() []error {
 }
 
 // WithDefaults fills what is not set.
-// WithDefaults fills what is not set.
-func (c HTTPConfig) WithDefaults() HTTPConfig { return c.WithDefaults() }
-
-// WithDefaults fills what is not set.
 func (c HTTPConfig) WithDefaults() HTTPConfig {
 	c.MaxResponseBytes = cmp.Or(c.MaxResponseBytes, DefaultMaxResponseBytes)
 	c.Timeout = cmp.Or(c.Timeout, DefaultHTTPTimeout)

@@ -263,7 +263,7 @@ func TestHTTPNetworkFaultsRetry(t *testing.T) {
 		case "/garbage":
 			conn, _, err := w.(http.Hijacker).Hijack()
 			if err == nil {
-				io.WriteString(conn, "SECRET-NOISE\r\n\r\n")
+				answer(conn, "SECRET-NOISE\r\n\r\n")
 				conn.Close()
 			}
 		case "/big":
