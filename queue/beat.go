@@ -23,15 +23,19 @@ var (
 // BeatInterval is how often a worker should call Beat.
 const BeatInterval = time.Second
 
+// idleBeat is how often a worker beats for a queue of which it holds no job: nobody waits for its jobs.
+const idleBeat = 3 * BeatInterval
+
 // keepTime is how long a queue's keeper may be silent until another worker keeps the queue.
-const keepTime = 3 * BeatInterval
+const keepTime = 2*idleBeat + BeatInterval
 
 // Beaten is Redis' answer to a beat, for one queue.
 type Beaten struct {
-	Queue  string
-	Now    time.Time // of Redis' clock
-	Paused bool
-	Keeper bool // this worker keeps the queue until a beat says otherwise: it runs Due and Clean
+	Queue   string
+	Now     time.Time // of Redis' clock
+	Paused  bool
+	Pending int  // jobs that wait to be fetched
+	Keeper  bool // this worker keeps the queue until a beat says otherwise: it runs Due and Clean
 
 	// Lost jobs still run here but belong to another attempt by now: cancel them. Their Finish changes nothing.
 	Lost []*Job
@@ -41,13 +45,23 @@ type Beaten struct {
 }
 
 // Beat records the sign of life and extends the leases of all jobs that the worker holds, in one round trip. It answers for
-// each queue, in the order of Queues.
+// each queue that was due for a beat: those of which the worker holds jobs, the others every 3 s.
 func (w *Worker) Beat(ctx context.Context) []Beaten {
-	beats := make([]*beat, len(w.names))
+	return w.beat(ctx, func(l *lane) bool { return l.count() > 0 || time.Since(l.lastBeat()) >= idleBeat-BeatInterval/2 })
+}
+
+func (w *Worker) beat(ctx context.Context, due func(*lane) bool) []Beaten {
+	var beats []*beat
 	var calls []*call
-	for i, name := range w.names {
-		beats[i] = w.newBeat(w.lanes[name])
-		calls = append(calls, beats[i].calls...)
+	for _, name := range w.names {
+		if l := w.lanes[name]; due(l) {
+			b := w.newBeat(l)
+			beats = append(beats, b)
+			calls = append(calls, b.call)
+		}
+	}
+	if len(calls) == 0 {
+		return nil
 	}
 	w.client.run(ctx, calls...)
 	out := make([]Beaten, len(beats))
@@ -57,49 +71,46 @@ func (w *Worker) Beat(ctx context.Context) []Beaten {
 	return out
 }
 
-// beat is the beat of one queue: a call for each MaxBatch jobs.
+// beat is the beat of one queue. It is one call for all its jobs: half of it would make the leases of the other half look
+// like another's.
 type beat struct {
-	lane  *lane
-	calls []*call
-	jobs  [][]*Job
+	lane *lane
+	call *call
+	jobs []*Job
 }
 
 func (w *Worker) newBeat(l *lane) *beat {
-	b := &beat{lane: l}
-	keys := []string{wire.LeaseKey(l.queue), wire.PausedKey(l.queue), wire.OwnersKey(l.queue), wire.BeatsKey(l.queue), wire.KeeperKey(l.queue)}
-	owned := l.owned()
-	for first := true; first || len(owned) > 0; first = false {
-		n := min(len(owned), MaxBatch)
-		args := []any{w.id, int(leaseTime / time.Second), keepTime.Milliseconds()}
-		for _, job := range owned[:n] {
-			args = append(args, job.ID, job.Attempt)
-		}
-		b.calls = append(b.calls, &call{script: beatScript, keys: keys, args: args})
-		b.jobs = append(b.jobs, owned[:n])
-		owned = owned[n:]
+	b := &beat{lane: l, jobs: l.owned()}
+	args := make([]any, 0, 3+2*len(b.jobs))
+	args = append(args, w.id, int(leaseTime/time.Second), keepTime.Milliseconds())
+	for _, job := range b.jobs {
+		args = append(args, job.ID, job.Attempt)
+	}
+	b.call = &call{
+		script: beatScript,
+		keys:   []string{wire.LeaseKey(l.queue), wire.PausedKey(l.queue), wire.OwnersKey(l.queue), wire.BeatsKey(l.queue), wire.KeeperKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue), wire.PendingKey(l.queue)},
+		args:   args,
 	}
 	return b
 }
 
 func (b *beat) answer() Beaten {
 	out := Beaten{Queue: b.lane.queue}
+	reply, err := b.call.reply.Int64Slice()
+	if err == nil && len(reply) < 5 {
+		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
+	}
+	if err != nil {
+		out.Err = fmt.Errorf("beat for queue %q: %w", b.lane.queue, err)
+		return out
+	}
+	out.Now, out.Paused, out.Keeper = clock(reply[0], reply[1]), reply[2] == 1, reply[3] == 1
+	out.Pending = int(reply[4])
+	b.lane.beaten()
 	var lost []*Job
-	for i, call := range b.calls {
-		reply, err := call.reply.Int64Slice()
-		if err == nil && len(reply) < 4 {
-			err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
-		}
-		if err != nil {
-			out.Err = fmt.Errorf("beat for queue %q: %w", b.lane.queue, err)
-			continue
-		}
-		out.Now, out.Paused, out.Keeper = clock(reply[0], reply[1]), reply[2] == 1, reply[3] == 1
-		for _, n := range reply[4:] {
-			if n < 1 || int(n) > len(b.jobs[i]) {
-				out.Err = fmt.Errorf("beat for queue %q: %w: place %d of %d", b.lane.queue, errUnexpected, n, len(b.jobs[i]))
-				continue
-			}
-			lost = append(lost, b.jobs[i][n-1])
+	for _, n := range reply[5:] {
+		if n >= 1 && int(n) <= len(b.jobs) {
+			lost = append(lost, b.jobs[n-1])
 		}
 	}
 	out.Lost = b.lane.lose(lost)

@@ -6,17 +6,21 @@
 -- KEYS[3] bellhop:{q}:owners
 -- KEYS[4] bellhop:{q}:beats
 -- KEYS[5] bellhop:{q}:keeper
+-- KEYS[6] bellhop:{q}:watch
+-- KEYS[7] bellhop:{q}:watcher
+-- KEYS[8] asynq:{q}:pending
 -- ARGV[1] worker
 -- ARGV[2] lease in seconds
 -- ARGV[3] milliseconds that the keeping lasts without a beat; 0 = don't keep
 -- then two for each job: id, attempt
 --
--- Returns the seconds and microseconds of Redis' clock, 1 if the queue is paused, 1 if the worker keeps the queue, then the
--- place (from 1) of each job that the worker does not own.
+-- Returns the seconds and microseconds of Redis' clock, 1 if the queue is paused, 1 if the worker keeps the queue, the
+-- length of pending, then the place (from 1) of each job that the worker does not own.
 
 local now = redis.call("TIME")
-local worker = ARGV[1]
-redis.call("ZADD", KEYS[4], now[1] * 1000 + math.floor(now[2] / 1000), worker)
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local worker, lease = ARGV[1], tonumber(ARGV[2])
+local last = tonumber(redis.call("ZSCORE", KEYS[4], worker) or nil)
 
 local keeper = 0
 if tonumber(ARGV[3]) > 0 then
@@ -27,28 +31,51 @@ if tonumber(ARGV[3]) > 0 then
 		keeper = 1
 	end
 end
-local reply = {tonumber(now[1]), tonumber(now[2]), redis.call("EXISTS", KEYS[2]), keeper}
+local reply = {tonumber(now[1]), tonumber(now[2]), redis.call("EXISTS", KEYS[2]), keeper, redis.call("LLEN", KEYS[8])}
 
-local ids = {}
+-- The watch went with a worker that died: make it anew.
+if redis.call("EXISTS", KEYS[6], KEYS[7]) == 0 then
+	redis.call("LPUSH", KEYS[6], "1")
+end
+
+-- A lease that ends later than the last beat allows was written by a stock worker that took the job since then. It is given up
+-- for good here: after this beat it would look like ours.
+local latest = last and math.floor(last / 1000) + lease or 0
+local ids, extended, lost = {}, {}, {}
+local function extend(first)
+	local owners = redis.call("HMGET", KEYS[3], unpack(ids))
+	local leases = redis.call("ZMSCORE", KEYS[1], unpack(ids))
+	for n, id in ipairs(ids) do
+		local mine = owners[n] == worker .. ":" .. ARGV[first + 2 * n - 1]
+		if mine and leases[n] and tonumber(leases[n]) <= latest then
+			extended[#extended + 1] = now[1] + lease
+			extended[#extended + 1] = id
+		else
+			if mine then
+				lost[#lost + 1] = id
+			end
+			reply[#reply + 1] = (first - 4) / 2 + n
+		end
+	end
+	if #extended > 0 then
+		redis.call("ZADD", KEYS[1], "XX", unpack(extended))
+	end
+	if #lost > 0 then
+		redis.call("HDEL", KEYS[3], unpack(lost))
+	end
+	ids, extended, lost = {}, {}, {}
+end
+
+local first = 4
 for i = 4, #ARGV, 2 do
 	ids[#ids + 1] = ARGV[i]
-end
-if #ids == 0 then
-	return reply
-end
-local owners = redis.call("HMGET", KEYS[3], unpack(ids))
-local leases = redis.call("ZMSCORE", KEYS[1], unpack(ids))
-local lease = string.format("%d.5", now[1] + ARGV[2])
-local extended = {}
-for n, id in ipairs(ids) do
-	if owners[n] == worker .. ":" .. ARGV[3 + 2 * n] and leases[n] and string.sub(leases[n], -2) == ".5" then
-		extended[#extended + 1] = lease
-		extended[#extended + 1] = id
-	else
-		reply[#reply + 1] = n
+	if #ids == 500 then
+		extend(first)
+		first = i + 2
 	end
 end
-if #extended > 0 then
-	redis.call("ZADD", KEYS[1], "XX", unpack(extended))
+if #ids > 0 then
+	extend(first)
 end
+redis.call("ZADD", KEYS[4], now_ms, worker)
 return reply

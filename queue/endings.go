@@ -4,20 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
-
-// endings is a lane's group commit: one call is under way, and what comes meanwhile goes together into the next. Alone, an end
-// is written at once. Its memory is bounded by the jobs that the worker holds: each caller waits for its own answer.
-type endings struct {
-	mu      sync.Mutex
-	waiting []*ending
-	busy    bool
-	request int64
-}
 
 // ending is an end on its way.
 type ending struct {
@@ -43,7 +33,7 @@ func (w *Worker) Finish(ctx context.Context, ends ...End) []error {
 		byLane[l] = append(byLane[l], sent[i])
 	}
 	for l, some := range byLane {
-		w.push(l, some)
+		l.ending.push(some...)
 	}
 	for i, e := range sent {
 		if e == nil {
@@ -59,52 +49,16 @@ func (w *Worker) Finish(ctx context.Context, ends ...End) []error {
 	return errs
 }
 
-func (w *Worker) push(l *lane, some []*ending) {
-	l.ending.mu.Lock()
-	defer l.ending.mu.Unlock()
-	l.ending.waiting = append(l.ending.waiting, some...)
-	if !l.ending.busy {
-		l.ending.busy = true
-		go w.commit(l)
-	}
-}
-
-// commit writes batches until nobody waits.
-func (w *Worker) commit(l *lane) {
-	for {
-		batch, request, ok := l.ending.next()
-		if !ok {
-			return
+// commit writes one batch and answers its callers.
+func (w *Worker) commit(l *lane, batch []*ending) {
+	l.endRequest++
+	w.write(l, l.name("e", l.endRequest), batch)
+	for _, e := range batch {
+		if e.end.what != endResult {
+			l.release(e.end.job)
 		}
-		w.write(l, l.name("e", request), batch)
-		for _, e := range batch {
-			if e.end.what != endResult {
-				l.release(e.end.job)
-			}
-			close(e.done)
-		}
+		close(e.done)
 	}
-}
-
-func (q *endings) next() (batch []*ending, request int64, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.waiting) == 0 {
-		q.busy = false
-		q.waiting = nil
-		return nil, 0, false
-	}
-	n, size := 0, 0
-	for n < len(q.waiting) && n < MaxBatch && (n == 0 || size < maxCallBytes) {
-		size += q.waiting[n].end.bytes()
-		n++
-	}
-	batch = append(batch, q.waiting[:n]...)
-	rest := copy(q.waiting, q.waiting[n:])
-	clear(q.waiting[rest:])
-	q.waiting = q.waiting[:rest]
-	q.request++
-	return batch, q.request, true
 }
 
 // write asks until Redis answers, or until the leases have surely ended.

@@ -2,12 +2,9 @@ package queue
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
@@ -65,26 +62,36 @@ type Stored struct {
 	Err error
 }
 
-//go:embed enqueue.lua
-var enqueueSource string
-
-var enqueueScript = redis.NewScript(enqueueSource)
-
-// The most jobs and payload bytes that one call of the script carries: it must not hold Redis' one thread for long.
-const (
-	maxCallJobs  = 500
-	maxCallBytes = 4 << 20
-)
-
-// Enqueue stores entries, in order within each queue, and answers for each in its place.
+// Enqueue stores entries, in order within each queue, and answers for each in its place. Concurrent callers share round trips.
+// A request that is sent again because its answer was lost gets the first answer, even if the jobs have run by then.
+//
+// ctx bounds the wait: what was handed to Redis by then may be stored, and what was not is dropped.
 func (c *Client) Enqueue(ctx context.Context, entries []Entry) []Stored {
 	answers := make([]Stored, len(entries))
+	parcels := make([]*parcel, len(entries))
 	for queue, indices := range byQueue(entries) {
 		if err := c.list(ctx, queue); err != nil {
 			fail(answers, indices, fmt.Errorf("list queue %q: %w", queue, err))
 			continue
 		}
-		c.enqueue(ctx, queue, entries, indices, answers)
+		some := make([]*parcel, 0, len(indices))
+		for _, i := range indices {
+			p, err := newParcel(ctx, entries[i])
+			if err != nil {
+				answers[i].Err = err
+				continue
+			}
+			parcels[i] = p
+			some = append(some, p)
+		}
+		if len(some) > 0 {
+			c.outbox(queue).push(some...)
+		}
+	}
+	for i, p := range parcels {
+		if p != nil {
+			answers[i] = p.wait(ctx)
+		}
 	}
 	return answers
 }
@@ -103,59 +110,6 @@ func fail(answers []Stored, indices []int, err error) {
 	}
 }
 
-func (c *Client) enqueue(ctx context.Context, queue string, entries []Entry, indices []int, answers []Stored) {
-	for len(indices) > 0 {
-		call := newEnqueueCall(queue)
-		for len(indices) > 0 && !call.full() {
-			i := indices[0]
-			indices = indices[1:]
-			if err := call.add(i, entries[i]); err != nil {
-				answers[i].Err = err
-			}
-		}
-		call.run(ctx, c.rdb, answers)
-	}
-}
-
-// enqueueCall is one call of the script: some jobs of one queue.
-type enqueueCall struct {
-	queue   string
-	indices []int
-	args    []any
-	bytes   int
-}
-
-func newEnqueueCall(queue string) *enqueueCall {
-	return &enqueueCall{queue: queue, args: []any{wire.JobPrefix(queue), wire.GroupKey(queue, "")}}
-}
-
-func (c *enqueueCall) full() bool { return len(c.indices) >= maxCallJobs || c.bytes >= maxCallBytes }
-
-func (c *enqueueCall) add(index int, e Entry) error {
-	msg, err := e.Message.Encode()
-	if err != nil {
-		return err
-	}
-	var start, ttl, firedAt int64
-	var unique, fired string
-	if !e.At.IsZero() {
-		start = ceilMilli(e.At)
-	}
-	if e.UniqueFor > 0 {
-		unique, ttl = e.Message.UniqueKey, max(e.UniqueFor.Milliseconds(), 1)
-		if wait := time.Until(e.At); !e.At.IsZero() && wait > 0 {
-			ttl += wait.Milliseconds() // as in asynq, the lock's time counts from the start of the job
-		}
-	}
-	if e.Fired != nil {
-		fired, firedAt = e.Fired.member(), e.Fired.At.UnixMilli()
-	}
-	c.indices = append(c.indices, index)
-	c.args = append(c.args, e.Message.ID, msg, start, unique, ttl, e.Message.GroupKey, fired, firedAt)
-	c.bytes += len(msg)
-	return nil
-}
-
 // ceilMilli rounds up, so that a job never starts before its time.
 func ceilMilli(t time.Time) int64 {
 	ms := t.UnixMilli()
@@ -163,24 +117,6 @@ func ceilMilli(t time.Time) int64 {
 		ms++
 	}
 	return ms
-}
-
-func (c *enqueueCall) run(ctx context.Context, rdb redis.UniversalClient, answers []Stored) {
-	if len(c.indices) == 0 {
-		return
-	}
-	keys := []string{wire.PendingKey(c.queue), wire.ScheduledKey(c.queue), wire.AllGroups(c.queue), wire.FiredKey(c.queue)}
-	reply, err := enqueueScript.Run(ctx, rdb, keys, c.args...).StringSlice()
-	if err == nil && len(reply) != 2*len(c.indices) {
-		err = fmt.Errorf("%w: %d values for %d jobs", errUnexpected, len(reply), len(c.indices))
-	}
-	if err != nil {
-		fail(answers, c.indices, fmt.Errorf("enqueue to %q: %w", c.queue, err))
-		return
-	}
-	for n, i := range c.indices {
-		answers[i] = stored(reply[2*n], reply[2*n+1])
-	}
 }
 
 func stored(state, holder string) Stored {

@@ -4,8 +4,12 @@
 -- KEYS[2] asynq:{q}:scheduled
 -- KEYS[3] asynq:{q}:groups
 -- KEYS[4] bellhop:{q}:fired
+-- KEYS[5] bellhop:{q}:due
+-- KEYS[6] bellhop:{q}:alarm
+-- KEYS[7] bellhop:{q}:sent:<sender>, the sender's last request and its answers
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] prefix of the groups' zsets, asynq:{q}:g:
+-- ARGV[3] request: new for each request, the same when it is sent again
 -- then eight for each job:
 --   id, message, start (Unix ms, 0 = now), unique key ("" = none), its ttl (ms), group ("" = none),
 --   fired pair ("" = none), its score
@@ -16,6 +20,11 @@
 local now = redis.call("TIME")
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local now_ns = now[1] .. string.format("%06d", now[2]) .. "000"
+
+local sent = redis.call("HMGET", KEYS[7], "request", "answers")
+if sent[1] == ARGV[3] then
+	return cjson.decode(sent[2])
+end
 
 local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 	if fired ~= "" and redis.call("ZSCORE", KEYS[4], fired) then
@@ -37,6 +46,11 @@ local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 		state = "scheduled"
 		redis.call("HSET", key, "msg", msg, "state", state)
 		redis.call("ZADD", KEYS[2], math.ceil(start / 1000), id)
+		redis.call("ZADD", KEYS[5], start, id)
+		if redis.call("ZRANGE", KEYS[5], 0, 0)[1] == id then
+			redis.call("LPUSH", KEYS[6], "1")
+			redis.call("LTRIM", KEYS[6], 0, 0)
+		end
 	elseif group ~= "" then
 		state = "aggregating"
 		redis.call("HSET", key, "msg", msg, "state", state, "group", group)
@@ -53,9 +67,11 @@ local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 end
 
 local answers = {}
-for i = 3, #ARGV, 8 do
+for i = 4, #ARGV, 8 do
 	local state, holder = store(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 	answers[#answers + 1] = state
 	answers[#answers + 1] = holder
 end
+redis.call("HSET", KEYS[7], "request", ARGV[3], "answers", cjson.encode(answers))
+redis.call("EXPIRE", KEYS[7], 600)
 return answers

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,12 @@ import (
 var fetchSource string
 
 var fetchScript = newScript(fetchSource)
+
+// mustBeat is fetch.lua's word to a worker whose last beat is too long ago.
+const mustBeat = 2
+
+// ErrSilent tells that the worker's beats don't reach Redis, though its fetch did: nothing was taken.
+var ErrSilent = errors.New("the worker's beat is more than 10 s old: call Beat every second")
 
 // Fetched is the answer to Fetch.
 type Fetched struct {
@@ -41,6 +48,13 @@ func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error
 	defer l.fetching.Unlock()
 
 	reply, err := w.take(ctx, l, min(n, MaxBatch))
+	if err == nil && reply[3] == int64(mustBeat) {
+		w.beat(ctx, func(other *lane) bool { return other == l }) // its failure shows below
+		reply, err = w.take(ctx, l, min(n, MaxBatch))
+	}
+	if err == nil && reply[3] == int64(mustBeat) {
+		err = ErrSilent
+	}
 	if err != nil {
 		return Fetched{}, fmt.Errorf("fetch from %q: %w", queue, err)
 	}
@@ -53,8 +67,13 @@ func (w *Worker) take(ctx context.Context, l *lane, n int) ([]any, error) {
 	keys := []string{
 		wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
 		wire.OwnersKey(l.queue), wire.AttemptsKey(l.queue), wire.CallsKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
+		wire.BeatsKey(l.queue),
 	}
-	args := append([]any{wire.JobPrefix(l.queue), w.id, l.name("f", l.request), n, int(leaseTime / time.Second), len(lost)}, lost...)
+	idle := 0
+	if l.count() == 0 {
+		idle = 1
+	}
+	args := append([]any{wire.JobPrefix(l.queue), w.id, l.name("f", l.request), n, int(leaseTime / time.Second), idle, len(lost)}, lost...)
 	reply, err := w.client.do(ctx, fetchScript, keys, args...).Slice()
 	if err == nil && (len(reply) < 6 || len(reply)%3 != 0) {
 		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
@@ -99,6 +118,7 @@ func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched
 		ours = ours[:n]
 	}
 	out.Jobs = ours
+	l.fetched(out)
 	if len(ends) == 0 {
 		return out, nil
 	}

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Takes jobs from pending to active, the oldest first, and writes who owns them. Ids without a body are dropped and counted.
--- Ids that the caller holds back go to the end of the line. A resent request gets the jobs of the first one that are still its own.
+-- Ids that the caller holds back go to the end of the line. pending_since stays until the job leaves active: taking it out costs
+-- as much as the rest of the job's fetch, and nobody reads it meanwhile. A resent request gets the jobs of the first one that are still its own.
 --
 -- KEYS[1] asynq:{q}:pending
 -- KEYS[2] asynq:{q}:active
@@ -11,15 +12,17 @@
 -- KEYS[7] bellhop:{q}:calls
 -- KEYS[8] bellhop:{q}:watch
 -- KEYS[9] bellhop:{q}:watcher
+-- KEYS[10] bellhop:{q}:beats
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] worker
 -- ARGV[3] request: new for each request, the same when it is sent again
 -- ARGV[4] the most jobs to take
 -- ARGV[5] lease in seconds
--- ARGV[6] how many of the following ids are held back, then those ids
+-- ARGV[6] 1 if the worker holds no job of the queue
+-- ARGV[7] how many of the following ids are held back, then those ids
 --
--- Returns the seconds and microseconds of Redis' clock, the jobs left in pending, 1 if the queue is paused, the ids dropped,
--- the ids held back, then three for each job: id, attempt, message.
+-- Returns the seconds and microseconds of Redis' clock, the jobs left in pending, 0 | 1 if the queue is paused | 2 if the worker
+-- must beat first, the ids dropped, the ids held back, then three for each job: id, attempt, message.
 
 local now = redis.call("TIME")
 local worker, request, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -65,8 +68,21 @@ if redis.call("EXISTS", KEYS[4]) == 1 then
 	return reply
 end
 
+-- The leases that a worker has written end no later than its last beat plus the lease time, and finish.lua relies on it to
+-- see that a stock worker took a job. So a fetch counts as a beat only if there is no job to protect.
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local beat = tonumber(redis.call("ZSCORE", KEYS[10], worker) or nil)
+if not beat or ARGV[6] == "1" then
+	beat = now_ms
+	redis.call("ZADD", KEYS[10], beat, worker)
+elseif now_ms - beat > 10000 then
+	reply[3] = redis.call("LLEN", KEYS[1])
+	reply[4] = 2
+	return reply
+end
+
 local held_back = {}
-for i = 7, 6 + tonumber(ARGV[6]) do
+for i = 8, 7 + tonumber(ARGV[7]) do
 	held_back[ARGV[i]] = true
 end
 
@@ -100,14 +116,11 @@ end
 
 if #ids > 0 then
 	local attempt = redis.call("INCRBY", KEYS[6], #ids) - #ids
-	-- Half a second marks the lease as ours: a stock worker that takes the job writes a whole one.
-	local lease = string.format("%d.5", now[1] + ARGV[5])
+	local lease = math.floor(beat / 1000) + ARGV[5]
 	local leases, owners = {}, {}
 	redis.call("HSET", KEYS[7], field, string.format("%s %d %d", request, attempt + 1, #ids))
 	for i, id in ipairs(ids) do
-		local key = ARGV[1] .. id
-		redis.call("HSET", key, "state", "active")
-		redis.call("HDEL", key, "pending_since")
+		redis.call("HSET", ARGV[1] .. id, "state", "active")
 		leases[2 * i - 1] = lease
 		leases[2 * i] = id
 		owners[2 * i - 1] = id

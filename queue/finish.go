@@ -159,7 +159,7 @@ func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*en
 	slices.SortStableFunc(ends, func(a, b *ending) int {
 		return int(b.end.job.Attempt - a.end.job.Attempt)
 	})
-	args := []any{wire.JobPrefix(l.queue), w.id, request}
+	args := []any{wire.JobPrefix(l.queue), w.id, request, int(leaseTime / time.Second)}
 	sent := make([]*ending, 0, len(ends))
 	for _, e := range ends {
 		more, err := e.end.encode(args)
@@ -194,6 +194,7 @@ func finishKeys(queue string) []string {
 		wire.PendingKey(queue), wire.ActiveKey(queue), wire.LeaseKey(queue), wire.RetryKey(queue), wire.ArchivedKey(queue),
 		wire.CompletedKey(queue), wire.ProcessedTotalKey(queue), wire.FailedTotalKey(queue),
 		wire.OwnersKey(queue), wire.CallsKey(queue), wire.DueKey(queue), wire.AlarmKey(queue), wire.UndecodableKey(queue),
+		wire.BeatsKey(queue),
 	}
 }
 

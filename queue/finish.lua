@@ -15,9 +15,11 @@
 -- KEYS[11] bellhop:{q}:due
 -- KEYS[12] bellhop:{q}:alarm
 -- KEYS[13] bellhop:{q}:undecodable
+-- KEYS[14] bellhop:{q}:beats
 -- ARGV[1]  prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2]  worker
 -- ARGV[3]  request: new for each request, the same when it is sent again
+-- ARGV[4]  lease in seconds
 -- then for each job, the highest attempt first: what, id, attempt, its unique lock ("" = none), and
 --   done:     nothing more                      the job is deleted
 --   complete: message, retention (s), result    kept until the retention is over
@@ -46,7 +48,7 @@ end
 
 local extra = {done = 0, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, back = 0, aside = 0, result = 1}
 local jobs, ids = {}, {}
-local i = 4
+local i = 5
 while i <= #ARGV do
 	local n = extra[ARGV[i]]
 	if not n then
@@ -88,6 +90,7 @@ local function later(job, delay)
 	local due = now_ms + delay
 	redis.call("ZADD", KEYS[4], math.ceil(due / 1000), job.id)
 	redis.call("ZADD", KEYS[11], due, job.id)
+	redis.call("HDEL", ARGV[1] .. job.id, "pending_since")
 	if redis.call("ZRANGE", KEYS[11], 0, 0)[1] == job.id then
 		redis.call("LPUSH", KEYS[12], "1")
 		redis.call("LTRIM", KEYS[12], 0, 0)
@@ -104,6 +107,7 @@ local function write(job, key)
 		processed = processed + 1
 		redis.call("ZADD", KEYS[6], now_s + ARGV[at + 1], job.id)
 		redis.call("HSET", key, "msg", ARGV[at] .. completed_at, "state", "completed")
+		redis.call("HDEL", key, "pending_since")
 		write_result(key, ARGV[at + 2])
 		unlock(job)
 	elseif what == "retry" or what == "again" then
@@ -123,6 +127,7 @@ local function write(job, key)
 		archived = archived + 1
 		redis.call("ZADD", KEYS[5], now_s, job.id)
 		redis.call("HSET", key, "msg", ARGV[at] .. last_failed_at, "state", "archived")
+		redis.call("HDEL", key, "pending_since")
 		write_result(key, ARGV[at + 1])
 		unlock(job)
 	elseif what == "back" then
@@ -131,16 +136,19 @@ local function write(job, key)
 	elseif what == "aside" then
 		redis.call("ZADD", KEYS[13], now_s, job.id)
 		redis.call("HSET", key, "state", "undecodable")
+		redis.call("HDEL", key, "pending_since")
 	end
 end
 
--- A lease that ends in half a second is ours; a stock worker that took the job since then wrote a whole one.
+-- A lease that ends later than the worker's own could was written by a stock worker that took the job since then.
 local answers = {}
 if #ids > 0 then
+	local beat = tonumber(redis.call("ZSCORE", KEYS[14], ARGV[2]) or nil)
+	local latest = beat and math.floor(beat / 1000) + ARGV[4] or 0
 	local owners = redis.call("HMGET", KEYS[9], unpack(ids))
 	local leases = redis.call("ZMSCORE", KEYS[3], unpack(ids))
 	for n, job in ipairs(jobs) do
-		local owned = owners[n] == ARGV[2] .. ":" .. job.attempt and leases[n] and string.sub(leases[n], -2) == ".5"
+		local owned = owners[n] == ARGV[2] .. ":" .. job.attempt and leases[n] and tonumber(leases[n]) <= latest
 		if not owned or gone[job.id] then
 			answers[n] = "0"
 		elseif job.what == "result" then

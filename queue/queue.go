@@ -6,6 +6,8 @@ package queue
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,13 +24,24 @@ type Client struct {
 	// listed remembers when a queue was last written to asynq's set of queues, so that a flushed Redis learns it again.
 	listed sync.Map // queue name -> time.Time
 
+	// session makes this client's requests differ from those of every other one.
+	session string
+
+	outboxes sync.Map // queue name -> *outbox
+
 	// plain is set once the server turned out not to know the first line of our scripts.
 	plain atomic.Bool
 }
 
 // New returns a client over rdb.
 func New(rdb redis.UniversalClient) *Client {
-	return &Client{rdb: rdb}
+	return &Client{rdb: rdb, session: newSession()}
+}
+
+func newSession() string {
+	nonce := make([]byte, 8)
+	_, _ = rand.Read(nonce) // never fails
+	return hex.EncodeToString(nonce)
 }
 
 // relist is how often a queue in use is written to asynq's set of queues again.

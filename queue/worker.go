@@ -2,8 +2,6 @@ package queue
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,12 +47,16 @@ type lane struct {
 
 	fetching sync.Mutex // one fetch at a time: the first answer of a request is found by its number alone
 	request  int64      // of the fetch that was not answered yet, or the next
-	surplus  []*Job     // taken by a resent request that now has fewer slots
 
-	mu   sync.Mutex
-	held map[string]*hold // by job id
+	mu       sync.Mutex
+	held     map[string]*hold // by job id
+	beat     time.Time        // the last one that Redis answered
+	paused   bool             // said the last fetch
+	blocked  bool             // the last fetch found only jobs whose earlier attempt still runs here
+	watching bool             // this worker has the queue's watch
 
-	ending endings
+	ending     batcher[*ending]
+	endRequest int64 // of the last batch of ends; touched by the batcher alone
 }
 
 // hold is a job between its Fetch and its Finish.
@@ -71,16 +73,26 @@ func (c *Client) NewWorker(id string, queues ...string) (*Worker, error) {
 	if len(queues) == 0 {
 		return nil, errors.New("worker " + id + " serves no queue: name one")
 	}
-	nonce := make([]byte, 6)
-	_, _ = rand.Read(nonce) // never fails
+	session := newSession()
 	w := &Worker{client: c, id: id, lanes: make(map[string]*lane, len(queues)), names: slices.Clone(queues)}
 	for _, queue := range queues {
 		if err := wire.CheckQueue(queue); err != nil {
 			return nil, err
 		}
-		w.lanes[queue] = &lane{queue: queue, session: hex.EncodeToString(nonce), request: 1, held: make(map[string]*hold)}
+		w.lanes[queue] = w.newLane(queue, session)
 	}
 	return w, nil
+}
+
+func (w *Worker) newLane(queue, session string) *lane {
+	l := &lane{queue: queue, session: session, request: 1, held: make(map[string]*hold)}
+	l.ending = batcher[*ending]{
+		maxItems: MaxBatch,
+		maxBytes: maxCallBytes,
+		bytes:    func(e *ending) int { return e.end.bytes() },
+		write:    func(batch []*ending) { w.commit(l, batch) },
+	}
+	return l
 }
 
 // ID is the worker's name in Redis.
@@ -163,6 +175,25 @@ func (l *lane) lose(jobs []*Job) []*Job {
 	return running
 }
 
+// count is how many jobs of the queue are held.
+func (l *lane) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.held)
+}
+
+func (l *lane) lastBeat() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.beat
+}
+
+func (l *lane) beaten() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.beat = time.Now()
+}
+
 func (l *lane) name(kind string, n int64) string {
 	return l.session + kind + strconv.FormatInt(n, 10)
 }
@@ -174,9 +205,7 @@ func clock(s, us int64) time.Time { return time.Unix(s, us*int64(time.Microsecon
 func (w *Worker) Held() int {
 	n := 0
 	for _, l := range w.lanes {
-		l.mu.Lock()
-		n += len(l.held)
-		l.mu.Unlock()
+		n += l.count()
 	}
 	return n
 }

@@ -23,6 +23,9 @@ func DueKey(queue string) string { return OwnPrefix(queue) + "due" }
 // AlarmKey is a list that gets an element when a job falls due before all others: the keeper sleeps on it.
 func AlarmKey(queue string) string { return OwnPrefix(queue) + "alarm" }
 
+// SentKey is the hash of a sender's last request to store jobs and its answers. It expires.
+func SentKey(queue, sender string) string { return OwnPrefix(queue) + "sent:" + sender }
+
 // UndecodableKey is the zset of jobs whose message can't be decoded, scored by when they were set aside, in Unix seconds.
 // Their hashes are kept for inspection.
 func UndecodableKey(queue string) string { return OwnPrefix(queue) + "undecodable" }

@@ -1,0 +1,73 @@
+#!lua flags=allow-oom
+-- Removes completed jobs whose retention is over, dead jobs over asynq's limits, and leases and owners of jobs that are gone.
+--
+-- KEYS[1] asynq:{q}:completed
+-- KEYS[2] asynq:{q}:archived
+-- KEYS[3] asynq:{q}:lease
+-- KEYS[4] asynq:{q}:active
+-- KEYS[5] bellhop:{q}:owners
+-- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
+-- ARGV[2] the most jobs to look at, of each kind
+-- ARGV[3] lease in seconds
+--
+-- Returns the completed jobs removed, the dead jobs removed, the leases and owners without a job removed, 1 if there may be
+-- more.
+
+local now_s = tonumber(redis.call("TIME")[1])
+local limit = tonumber(ARGV[2])
+local more = 0
+
+local function remove(zset, ids, locks)
+	for _, id in ipairs(ids) do
+		local key = ARGV[1] .. id
+		if locks then
+			local unique = redis.call("HGET", key, "unique_key")
+			if unique and redis.pcall("GET", unique) == id then
+				redis.call("DEL", unique)
+			end
+		end
+		redis.call("DEL", key)
+	end
+	if #ids > 0 then
+		redis.call("ZREM", zset, unpack(ids))
+	end
+	if #ids >= limit then
+		more = 1
+	end
+	return #ids
+end
+
+local completed = remove(KEYS[1], redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now_s, "LIMIT", 0, limit), false)
+local dead = remove(KEYS[2], redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", now_s - 90 * 86400, "LIMIT", 0, limit), true)
+local over = redis.call("ZCARD", KEYS[2]) - 9999
+if over > 0 then
+	dead = dead + remove(KEYS[2], redis.call("ZRANGE", KEYS[2], 0, math.min(over, limit) - 1), true)
+end
+
+-- A lease that ended long ago without a body: nobody can run or recover it.
+local orphans = 0
+for _, id in ipairs(redis.call("ZRANGEBYSCORE", KEYS[3], "-inf", now_s - ARGV[3], "LIMIT", 0, limit)) do
+	if redis.call("EXISTS", ARGV[1] .. id) == 0 then
+		redis.call("ZREM", KEYS[3], id)
+		redis.call("LREM", KEYS[4], 0, id)
+		redis.call("HDEL", KEYS[5], id)
+		orphans = orphans + 1
+	end
+end
+
+-- Owners of jobs that no longer run: stock servers took the job and ended it.
+local cursor = "0"
+local looks = 0
+repeat
+	local page = redis.call("HSCAN", KEYS[5], cursor, "COUNT", 200)
+	cursor = page[1]
+	for i = 1, #page[2], 2 do
+		looks = looks + 1
+		if not redis.call("ZSCORE", KEYS[3], page[2][i]) then
+			redis.call("HDEL", KEYS[5], page[2][i])
+			orphans = orphans + 1
+		end
+	end
+until cursor == "0" or looks >= limit
+
+return {completed, dead, orphans, more}

@@ -1,0 +1,166 @@
+package queue
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/bellhop-dev/bellhop/internal/wire"
+)
+
+//go:embed enqueue.lua
+var enqueueSource string
+
+var enqueueScript = newScript(enqueueSource)
+
+// The most jobs and message bytes that one call of a script carries: it must not hold Redis' one thread for long.
+const (
+	maxCallJobs  = 500
+	maxCallBytes = 4 << 20
+)
+
+// pipelined is how many calls share a round trip.
+const pipelined = 4
+
+// sendTime bounds one round trip of jobs whose callers may have gone: go-redis tries again within it.
+const sendTime = 30 * time.Second
+
+// outbox gathers the jobs that this process stores in one queue.
+type outbox struct {
+	batcher[*parcel]
+	client  *Client
+	queue   string
+	request int64 // touched by the batcher alone
+}
+
+func (c *Client) outbox(queue string) *outbox {
+	if o, ok := c.outboxes.Load(queue); ok {
+		return o.(*outbox)
+	}
+	o := &outbox{client: c, queue: queue}
+	o.batcher = batcher[*parcel]{
+		maxItems: pipelined * maxCallJobs,
+		maxBytes: pipelined * maxCallBytes,
+		bytes:    func(p *parcel) int { return len(p.msg) },
+		write:    o.send,
+	}
+	first, _ := c.outboxes.LoadOrStore(queue, o)
+	return first.(*outbox)
+}
+
+// parcel is one entry on its way.
+type parcel struct {
+	ctx    context.Context //nolint:containedctx // its caller's: whoever has gone before the send is left out
+	msg    []byte
+	args   [8]any // as enqueue.lua reads them
+	answer Stored
+	done   chan struct{}
+}
+
+func newParcel(ctx context.Context, e Entry) (*parcel, error) {
+	msg, err := e.Message.Encode()
+	if err != nil {
+		return nil, err
+	}
+	var start, ttl, firedAt int64
+	var unique, fired string
+	if !e.At.IsZero() {
+		start = ceilMilli(e.At)
+	}
+	if e.UniqueFor > 0 {
+		unique, ttl = e.Message.UniqueKey, max(e.UniqueFor.Milliseconds(), 1)
+		if wait := time.Until(e.At); !e.At.IsZero() && wait > 0 {
+			ttl += wait.Milliseconds() // as in asynq, the lock's time counts from the start of the job
+		}
+	}
+	if e.Fired != nil {
+		fired, firedAt = e.Fired.member(), e.Fired.At.UnixMilli()
+	}
+	return &parcel{
+		ctx: ctx, msg: msg, done: make(chan struct{}),
+		args: [8]any{e.Message.ID, msg, start, unique, ttl, e.Message.GroupKey, fired, firedAt},
+	}, nil
+}
+
+func (p *parcel) wait(ctx context.Context) Stored {
+	select {
+	case <-p.done:
+		return p.answer
+	case <-ctx.Done():
+		return Stored{Err: fmt.Errorf("enqueue: not known yet: %w", ctx.Err())}
+	}
+}
+
+// send stores a batch in one round trip.
+func (o *outbox) send(batch []*parcel) {
+	// The callers' contexts differ; each waits under its own. One that ends must not take the others' jobs along.
+	ctx, cancel := context.WithTimeout(context.Background(), sendTime)
+	defer cancel()
+	var calls []*call
+	var loads [][]*parcel
+	for len(batch) > 0 {
+		var load []*parcel
+		load, batch = o.load(batch)
+		if len(load) > 0 {
+			calls = append(calls, o.call(len(calls), load))
+			loads = append(loads, load)
+		}
+	}
+	if len(calls) > 0 {
+		o.client.run(ctx, calls...)
+	}
+	for i, call := range calls {
+		o.answer(call, loads[i])
+	}
+}
+
+// load takes what fits into one call, and answers those who have gone.
+func (o *outbox) load(batch []*parcel) (load, rest []*parcel) {
+	size := 0
+	for len(batch) > 0 && len(load) < maxCallJobs && size < maxCallBytes {
+		p := batch[0]
+		batch = batch[1:]
+		if err := p.ctx.Err(); err != nil {
+			p.answer = Stored{Err: fmt.Errorf("enqueue: not sent: %w", err)}
+			close(p.done)
+			continue
+		}
+		load = append(load, p)
+		size += len(p.msg)
+	}
+	return load, batch
+}
+
+func (o *outbox) call(n int, load []*parcel) *call {
+	o.request++
+	args := make([]any, 0, 3+8*len(load))
+	args = append(args, wire.JobPrefix(o.queue), wire.GroupKey(o.queue, ""), o.request)
+	for _, p := range load {
+		args = append(args, p.args[:]...)
+	}
+	return &call{
+		script: enqueueScript,
+		keys: []string{
+			wire.PendingKey(o.queue), wire.ScheduledKey(o.queue), wire.AllGroups(o.queue), wire.FiredKey(o.queue),
+			wire.DueKey(o.queue), wire.AlarmKey(o.queue), wire.SentKey(o.queue, o.client.session+":"+strconv.Itoa(n)),
+		},
+		args: args,
+	}
+}
+
+func (o *outbox) answer(call *call, load []*parcel) {
+	reply, err := call.reply.StringSlice()
+	if err == nil && len(reply) != 2*len(load) {
+		err = fmt.Errorf("%w: %d values for %d jobs", errUnexpected, len(reply), len(load))
+	}
+	for n, p := range load {
+		if err != nil {
+			p.answer = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.queue, err)}
+		} else {
+			p.answer = stored(reply[2*n], reply[2*n+1])
+		}
+		close(p.done)
+	}
+}

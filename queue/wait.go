@@ -1,0 +1,238 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/wire"
+)
+
+// How an idle fleet hears of a push without polling. Each queue has one watch, an element of a list. Idle workers block on that list, and
+// Redis serves the one that has waited longest. Who has the watch blocks on the pending list itself (BLMOVE from its right end
+// to its right end, which moves nothing), so that any producer's push wakes it, stock asynq's too. Its fetch hands the watch
+// on, and the next one looks while this one works. So a push wakes one worker, not fifty; a backlog wakes them one after the
+// other; nothing but a look is ever in the hands of a worker that dies.
+const (
+	// blockTime bounds one blocking command. A connection that died without a word is noticed after it.
+	blockTime = 10 * time.Second
+
+	// watchTime is how long the watch stays with a worker that says nothing.
+	watchTime = blockTime + 5*time.Second
+
+	// pollTime is how often a queue is looked at that can't be waited for: paused, or Redis is full.
+	pollTime = time.Second
+
+	// retryTime is the pause after a failed command.
+	retryTime = 200 * time.Millisecond
+)
+
+// Waiter waits for a worker's queues, on connections of its own: one for each queue, two for one that the worker keeps.
+type Waiter struct {
+	worker *Worker
+	rdb    redis.UniversalClient
+	ctx    context.Context //nolint:containedctx // its end closes the connections, which is what interrupts a blocked command
+	stop   func() bool
+}
+
+// Waiter opens the connections. The end of ctx closes them: what waits returns at once.
+func (w *Worker) Waiter(ctx context.Context) (*Waiter, error) {
+	rdb, err := dedicated(w.client.rdb, 2*len(w.names))
+	if err != nil {
+		return nil, err
+	}
+	t := &Waiter{worker: w, rdb: rdb, ctx: ctx}
+	t.stop = context.AfterFunc(ctx, func() { _ = rdb.Close() })
+	return t, nil
+}
+
+// Close ends all waiting, as the end of the context does.
+func (t *Waiter) Close() error {
+	if !t.stop() {
+		return nil // the context's end closes them
+	}
+	return t.rdb.Close()
+}
+
+// dedicated is a client of the same servers with connections that may block.
+func dedicated(rdb redis.UniversalClient, conns int) (redis.UniversalClient, error) {
+	switch rdb := rdb.(type) {
+	case *redis.Client:
+		opts := *rdb.Options()
+		opts.PoolSize, opts.MinIdleConns, opts.MaxIdleConns, opts.MaxActiveConns = conns, 0, 0, 0
+		opts.ReadTimeout, opts.MaxRetries = blockTime, -1
+		return redis.NewClient(&opts), nil
+	case *redis.ClusterClient:
+		opts := *rdb.Options()
+		opts.PoolSize, opts.MinIdleConns, opts.MaxIdleConns, opts.MaxActiveConns = conns, 0, 0, 0
+		opts.ReadTimeout, opts.ReadOnly, opts.RouteByLatency, opts.RouteRandomly = blockTime, false, false, false
+		return redis.NewClusterClient(&opts), nil
+	}
+	return nil, fmt.Errorf("wait on a %T: not supported; use a Redis, Sentinel or Cluster address", rdb)
+}
+
+// Wait blocks until the queue has pending jobs and it is this worker's turn to look: then Fetch. If there is no free slot by
+// then, PassOn instead. free is asked before the worker stands in line for long; Wait returns ErrBusy once it says no. It fails
+// only with ErrBusy or when the Waiter is closed: Redis out of reach is waited for.
+func (t *Waiter) Wait(queue string, free func() bool) error {
+	l, err := t.worker.lane(queue)
+	if err != nil {
+		return err
+	}
+	for {
+		if !free() {
+			return t.busy(l)
+		}
+		found, err := t.look(l)
+		switch {
+		case t.ctx.Err() != nil:
+			return fmt.Errorf("wait for queue %q: %w", queue, context.Cause(t.ctx))
+		case errors.Is(err, redis.ErrClosed):
+			return fmt.Errorf("wait for queue %q: %w", queue, err)
+		case err != nil:
+			t.sleep(retryTime)
+		case found:
+			return nil
+		}
+	}
+}
+
+// ErrBusy tells that a Wait ended because the worker has no free slot.
+var ErrBusy = errors.New("no free slot")
+
+func (t *Waiter) busy(l *lane) error {
+	if err := t.PassOn(t.ctx, l.queue); err != nil {
+		return errors.Join(ErrBusy, err)
+	}
+	return ErrBusy
+}
+
+// look is one blocking command: true if there are jobs to fetch.
+func (t *Waiter) look(l *lane) (bool, error) {
+	paused, blocked, watching := l.mood()
+	switch {
+	case paused:
+		return t.resumed(l)
+	case blocked:
+		// The jobs of this queue wait for attempts that run here. Others have the watch meanwhile.
+		l.unblock()
+		t.sleep(pollTime / 4)
+		return false, nil
+	case !watching:
+		return false, t.takeWatch(l)
+	}
+	return t.watch(l)
+}
+
+// resumed looks once a second whether a queue is still paused. It can't be waited for: the pending list has jobs all the while.
+func (t *Waiter) resumed(l *lane) (bool, error) {
+	t.sleep(pollTime)
+	n, err := t.rdb.Exists(t.ctx, wire.PausedKey(l.queue)).Result()
+	if err != nil || n > 0 {
+		return false, err
+	}
+	l.resume()
+	return true, nil
+}
+
+func (t *Waiter) takeWatch(l *lane) error {
+	err := t.rdb.BLPop(t.ctx, blockTime, wire.WatchKey(l.queue)).Err()
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	if err == nil {
+		l.setWatching(true)
+	}
+	return err
+}
+
+func (t *Waiter) watch(l *lane) (bool, error) {
+	if err := t.rdb.Set(t.ctx, wire.WatcherKey(l.queue), t.worker.id, watchTime).Err(); err != nil {
+		if !redis.HasErrorPrefix(err, "OOM") {
+			l.setWatching(false)
+			return false, err
+		}
+		return t.poll(l)
+	}
+	pending := wire.PendingKey(l.queue)
+	err := t.rdb.BLMove(t.ctx, pending, pending, "RIGHT", "RIGHT", blockTime).Err()
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, redis.Nil):
+		return false, nil
+	case redis.HasErrorPrefix(err, "OOM"):
+		return t.poll(l)
+	}
+	l.setWatching(false)
+	return false, err
+}
+
+// poll looks without a write, which a full Redis refuses.
+func (t *Waiter) poll(l *lane) (bool, error) {
+	t.sleep(pollTime)
+	n, err := t.rdb.LLen(t.ctx, wire.PendingKey(l.queue)).Result()
+	return n > 0, err
+}
+
+func (t *Waiter) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.ctx.Done():
+	}
+}
+
+// PassOn gives the queue's watch, if this worker has it, to the next idle one: for a worker that was woken and can't fetch.
+func (t *Waiter) PassOn(ctx context.Context, queue string) error {
+	l, err := t.worker.lane(queue)
+	if err != nil {
+		return err
+	}
+	if _, _, watching := l.mood(); !watching {
+		return nil
+	}
+	l.setWatching(false)
+	keys := []string{wire.WatchKey(queue), wire.WatcherKey(queue)}
+	if err := t.worker.client.do(ctx, passScript, keys, t.worker.id).Err(); err != nil {
+		return fmt.Errorf("pass on the watch of queue %q: %w", queue, err)
+	}
+	return nil
+}
+
+// fetched keeps what a fetch tells about waiting.
+func (l *lane) fetched(f Fetched) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused = f.Paused
+	l.blocked = f.HeldBack > 0 && len(f.Jobs) == 0
+	l.watching = false // the script handed it on
+}
+
+func (l *lane) mood() (paused, blocked, watching bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.paused, l.blocked, l.watching
+}
+
+func (l *lane) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused = false
+}
+
+func (l *lane) unblock() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blocked = false
+}
+
+func (l *lane) setWatching(has bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.watching = has
+}
