@@ -45,7 +45,7 @@ fuzz: ## Run each Fuzz target for FUZZTIME (30s)
 
 .PHONY: lint
 lint: ## Run golangci-lint: rules, import arrows, format
-	@lint=$$(bash scripts/tool.sh golangci-lint); $$lint run ./...
+	@lint=$$(bash scripts/tool.sh golangci-lint); $$lint run --allow-parallel-runners ./...
 
 .PHONY: lint-scripts
 lint-scripts: ## Run shellcheck and actionlint over what is not Go
