@@ -88,6 +88,12 @@ func (c *Client) EnqueueMany(ctx context.Context, requests []Request) []Result {
 	return results
 }
 
+// ForgetFired drops what is remembered of events older than before, so that ForEvent no longer knows them. It is called once they
+// have left the stream and can't be delivered again.
+func (c *Client) ForgetFired(ctx context.Context, before time.Time) error {
+	return c.queue.ForgetFired(ctx, before)
+}
+
 func resultOf(e queue.Entry, s queue.Stored) Result {
 	switch {
 	case errors.Is(s.Err, queue.ErrIDTaken), errors.Is(s.Err, queue.ErrNotUnique), errors.Is(s.Err, queue.ErrHasFired):

@@ -161,7 +161,7 @@ func (w *Worker) burstResult() error {
 
 // join writes the worker and its tasks into the fleet's records, before the first job is taken.
 func (w *Worker) join(ctx context.Context) error {
-	if err := w.fleet.Register(ctx, version.String(), w.definitions()); err != nil {
+	if err := w.fleet.Register(ctx, version.Short(), w.definitions()); err != nil {
 		return err
 	}
 	if err := w.beat(ctx); err != nil {
@@ -185,7 +185,7 @@ func (w *Worker) beat(ctx context.Context) error {
 		return err
 	}
 	if !registered {
-		if err := w.fleet.Register(ctx, version.String(), w.definitions()); err != nil {
+		if err := w.fleet.Register(ctx, version.Short(), w.definitions()); err != nil {
 			return err
 		}
 	}
@@ -204,7 +204,7 @@ func (w *Worker) record() fleet.Worker {
 	}
 	slices.Sort(tasks)
 	return fleet.Worker{
-		ID: w.id, Host: host, PID: os.Getpid(), Build: version.String(), Engine: w.cfg.Engine,
+		ID: w.id, Host: host, PID: os.Getpid(), Build: version.Short(), Engine: w.cfg.Engine,
 		Concurrency: w.cfg.Concurrency, Queues: w.cfg.weights(), Tasks: tasks, Started: w.started,
 		Draining: w.draining.Load(),
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bellhop-dev/bellhop/internal/suggest"
 )
 
 type mode string
@@ -89,7 +91,7 @@ func parse(raw string) (target, error) {
 }
 
 func unknownScheme(scheme string) error {
-	if near := nearest(scheme, schemeNames); near != "" {
+	if near := suggest.Nearest(scheme, schemeNames); near != "" {
 		return fmt.Errorf("redis: the address has an unknown scheme; did you mean %s://", near)
 	}
 	return fmt.Errorf("redis: the address has an unknown scheme; known are %s://", strings.Join(schemeNames, "://, "))
@@ -251,7 +253,7 @@ func unknownParameter(n int, key string) error {
 		known = append(known, name)
 	}
 	slices.Sort(known)
-	if near := nearest(key, known); near != "" {
+	if near := suggest.Nearest(key, known); near != "" {
 		return fmt.Errorf("redis: parameter %d of the address is unknown; did you mean %s", n, near)
 	}
 	return fmt.Errorf("redis: parameter %d of the address is unknown; known are %s", n, strings.Join(known, ", "))

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/bellhop-dev/bellhop/internal/cli"
+)
+
+const (
+	batchLines   = 500      // lines that go to Redis together
+	batchBytes   = 4 << 20  // or fewer, when they are long
+	maxLineBytes = 16 << 20 // a longer line is refused
+)
+
+// tally is what became of a file's lines.
+type tally struct {
+	Lines      int    `json:"lines"`
+	Stored     int    `json:"stored"`
+	Duplicates int    `json:"duplicates"`
+	Rejected   int    `json:"rejected"`
+	RejectedIn string `json:"rejected_in,omitempty"`
+}
+
+// enqueueFile streams the file: it holds one batch of lines, however many there are.
+func (e *enqueuer) enqueueFile(ctx context.Context, task string) error {
+	in, size, err := e.openFrom()
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // read only
+	reader, err := e.newLineReader(ctx, task)
+	if err != nil {
+		return err
+	}
+	rejects := &rejects{path: e.rejectedPath(), stderr: e.stderr}
+	bar := e.progress(size)
+
+	failed := e.eachBatch(ctx, in, bar, func(batch []line) error {
+		return e.storeBatch(ctx, reader, batch, rejects)
+	})
+	_ = bar.Exit()
+	e.total.Rejected, e.total.RejectedIn = rejects.count, rejects.name()
+	return errors.Join(failed, rejects.close(), e.printTally(failed))
+}
+
+func (e *enqueuer) openFrom() (io.ReadCloser, int64, error) {
+	if e.from == "-" {
+		return io.NopCloser(e.stdin), -1, nil
+	}
+	f, err := os.Open(e.from)
+	if err != nil {
+		return nil, 0, cli.Usagef("read the file of jobs: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return f, -1, nil //nolint:nilerr // a pipe, say: its size is not known
+	}
+	return f, info.Size(), nil
+}
+
+func (e *enqueuer) rejectedPath() string {
+	switch {
+	case e.rejected != "":
+		return e.rejected
+	case e.from == "-":
+		return "stdin.rejected"
+	}
+	return e.from + ".rejected"
+}
+
+// progress is seen by a person only.
+func (e *enqueuer) progress(size int64) *progressbar.ProgressBar {
+	return progressbar.NewOptions64(size,
+		progressbar.OptionSetWriter(e.stderr),
+		progressbar.OptionSetVisibility(!e.json && cli.IsTerminal(e.stderr)),
+		progressbar.OptionSetDescription("enqueueing"),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish(),
+	)
+}
+
+// line is one line of the file, without its end.
+type line struct {
+	number int
+	text   []byte
+}
+
+// eachBatch reads on until the end, the first failure that would repeat for every line, or the end of ctx.
+func (e *enqueuer) eachBatch(ctx context.Context, in io.Reader, bar *progressbar.ProgressBar, store func([]line) error) error {
+	r := bufio.NewReaderSize(in, 1<<20)
+	var batch []line
+	bytes := 0
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		err := store(batch)
+		_ = bar.Add(bytes + len(batch))
+		batch, bytes = batch[:0], 0
+		return err
+	}
+	for number := 1; ; number++ {
+		text, err := readLine(r)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return errors.Join(flush(), fmt.Errorf("read line %d: %w", number, err))
+		}
+		if len(text) > 0 {
+			e.total.Lines++
+			batch = append(batch, line{number, text})
+			bytes += len(text)
+		}
+		if err != nil {
+			return flush()
+		}
+		if len(batch) >= batchLines || bytes >= batchBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return errors.Join(flush(), fmt.Errorf("stopped after line %d", number))
+		}
+	}
+}
+
+// readLine returns the next line without its end; a line beyond the bound comes whole up to a little more than the bound, so that its
+// reader refuses it, and the file goes on after it.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var text []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(text) <= maxLineBytes {
+			text = append(text, part...)
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		for len(text) > 0 && (text[len(text)-1] == '\n' || text[len(text)-1] == '\r') {
+			text = text[:len(text)-1]
+		}
+		return text, err
+	}
+}
+
+func (e *enqueuer) printTally(failed error) error {
+	if e.json {
+		if err := e.printJSON(e.total); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(e.stdout, "%d lines: %d stored, %d duplicates, %d rejected\n", e.total.Lines, e.total.Stored, e.total.Duplicates, e.total.Rejected)
+	}
+	if e.total.Rejected > 0 {
+		fmt.Fprintf(e.stderr, "the rejected lines are in %s: mend them and enqueue that file\n", e.total.RejectedIn)
+		if failed == nil {
+			return cli.SilentError
+		}
+	}
+	return nil
+}
+
+// rejects keeps the lines that could not be taken, as they were.
+type rejects struct {
+	path   string
+	stderr io.Writer
+	count  int
+
+	file *os.File
+}
+
+func (r *rejects) add(l line, reason error) error {
+	r.count++
+	fmt.Fprintf(r.stderr, "line %d: %v\n", l.number, reason)
+	if r.file == nil {
+		f, err := os.OpenFile(r.path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+		if err != nil {
+			return fmt.Errorf("keep the rejected lines: %w; name another file with --rejected", err)
+		}
+		r.file = f
+	}
+	if _, err := r.file.Write(append(l.text, '\n')); err != nil {
+		return fmt.Errorf("keep the rejected lines: %w", err)
+	}
+	return nil
+}
+
+func (r *rejects) name() string {
+	if r.file == nil {
+		return ""
+	}
+	return r.path
+}
+
+func (r *rejects) close() error {
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
+}

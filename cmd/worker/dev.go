@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bellhop-dev/bellhop/config"
+	"github.com/bellhop-dev/bellhop/internal/cli"
+	"github.com/bellhop-dev/bellhop/internal/redisembed"
+	"github.com/bellhop-dev/bellhop/triggers"
+)
+
+// runDev brings everything in one process: a Redis of its own, and a trigger that logs every event, if no other is there.
+func (p *process) runDev(ctx context.Context, loaded *config.Loaded) error {
+	if from := loaded.Origin("redis.url"); from != "default" {
+		return cli.Usagef("--dev brings its own Redis, but redis.url is set (%s): leave one of them out", from)
+	}
+	redis, err := redisembed.Start(ctx, redisembed.Options{Logger: p.log})
+	if err != nil {
+		return err
+	}
+	defer redis.Close() //nolint:errcheck // nothing in it is kept
+
+	p.cfg.Redis.URL = redis.URL()
+	p.cfg.Handlers.HTTP.Allow = append(p.cfg.Handlers.HTTP.Allow, "127.0.0.0/8", "::1")
+	if loaded.Origin("worker.retry.first") == "default" {
+		p.cfg.Worker.Retry.First = time.Second
+	}
+	if p.cfg.HTTP.Addr == "" {
+		p.cfg.HTTP.Addr = freeAddr(ctx, devAddr)
+	}
+	var rules []triggers.Trigger
+	if len(p.cfg.Triggers.Files) == 0 {
+		rules = devTriggers()
+	}
+	p.banner(redis, rules)
+	return p.serve(ctx, rules)
+}
+
+// devAddr is where the probes of --dev are, if the address is free.
+const devAddr = "127.0.0.1:8300"
+
+func freeAddr(ctx context.Context, wanted string) string {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", wanted)
+	if err != nil {
+		return "127.0.0.1:0"
+	}
+	defer l.Close() //nolint:errcheck // it was only tried
+	return wanted
+}
+
+func devTriggers() []triggers.Trigger {
+	return []triggers.Trigger{{
+		Name: "log-every-event",
+		On:   "**",
+		Run:  "log:write",
+		With: map[string]any{"message": "event ${event.type} from ${event.source}", "fields": map[string]any{"data": "${event.data}"}},
+	}}
+}
+
+func (p *process) banner(redis *redisembed.Instance, rules []triggers.Trigger) {
+	enqueue := enqueueCommand()
+	if redis.Addr() != redisembed.DefaultAddr {
+		enqueue += " --redis " + redis.URL()
+	}
+	if len(p.cfg.Worker.Queues) > 0 && p.cfg.Worker.Queues[0].Name != "default" {
+		enqueue += " --queue " + p.cfg.Worker.Queues[0].Name
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nbellhop, for development: all in this process, nothing is kept when it ends.\n\n")
+	fmt.Fprintf(&b, "  Redis   %s  (%s)\n", redis.URL(), redis.Kind())
+	fmt.Fprintf(&b, "  Probes  http://%s/readyz\n", p.cfg.HTTP.Addr)
+	if len(rules) > 0 {
+		fmt.Fprintf(&b, "  Trigger %s: every event is logged; bring your own with --triggers FILE\n", rules[0].Name)
+	}
+	fmt.Fprintf(&b, "\nTry, in a second shell here:\n\n")
+	fmt.Fprintf(&b, "  %s log:write '{\"message\":\"hello\"}' --wait 10s\n", enqueue)
+	fmt.Fprintf(&b, "  %s http:request '{\"url\":\"http://%s/readyz\"}' --wait 10s\n", enqueue, p.cfg.HTTP.Addr)
+	fmt.Fprintf(&b, "  %s --event com.acme.email.received '{\"folder\":\"INBOX\"}'\n", strings.Split(enqueue, " --queue")[0])
+	fmt.Fprintf(&b, "  %s --list\n\nCtrl-C stops.\n\n", strings.Split(enqueue, " --queue")[0])
+	_, _ = io.WriteString(p.stdout, b.String())
+}
+
+// enqueueCommand is how enqueue is called from where we are: beside this program, out of the module, or from PATH.
+func enqueueCommand() string {
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "enqueue")
+		if _, err := os.Stat(beside); err == nil {
+			if wd, err := os.Getwd(); err == nil {
+				if rel, err := filepath.Rel(wd, beside); err == nil && !strings.HasPrefix(rel, "..") {
+					return "./" + rel
+				}
+			}
+			return beside
+		}
+	}
+	if _, err := os.Stat("cmd/enqueue"); err == nil {
+		return "go run ./cmd/enqueue"
+	}
+	return "enqueue"
+}

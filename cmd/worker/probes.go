@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/worker"
+)
+
+// probes answer the orchestrator on a private address: /healthz while the process works, /readyz while it takes jobs.
+type probes struct {
+	listener net.Listener
+	server   *http.Server
+	log      *slog.Logger
+}
+
+const (
+	readHeaderWithin = 2 * time.Second
+	answerWithin     = 5 * time.Second
+	closeWithin      = time.Second
+	pingWithin       = time.Second
+)
+
+// newProbes listens at once, so that a taken address is told before the first job is taken.
+func newProbes(ctx context.Context, addr string, w *worker.Worker, rdb redis.UniversalClient, log *slog.Logger) (*probes, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; choose another address with --http", addr, err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, nil) })
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, r *http.Request) { answer(rw, ready(r.Context(), w, rdb)) })
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: readHeaderWithin, ReadTimeout: answerWithin, WriteTimeout: answerWithin,
+		MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return &probes{listener, server, log}, nil
+}
+
+func ready(ctx context.Context, w *worker.Worker, rdb redis.UniversalClient) error {
+	if err := w.Ready(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pingWithin)
+	defer cancel()
+	if err := rdb.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("Redis does not answer: %w", err) //nolint:revive,staticcheck // a name
+	}
+	return nil
+}
+
+func answer(rw http.ResponseWriter, err error) {
+	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	rw.Header().Set("Cache-Control", "no-store")
+	if err != nil {
+		rw.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(rw, err)
+		return
+	}
+	fmt.Fprintln(rw, "ok")
+}
+
+// Run serves until ctx ends.
+func (p *probes) Run(ctx context.Context) error {
+	p.log.Info("probes on", "addr", p.listener.Addr().String())
+	stopped := make(chan error, 1)
+	go func() { stopped <- p.server.Serve(p.listener) }()
+	select {
+	case err := <-stopped:
+		return err
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
+	defer cancel()
+	if err := p.server.Shutdown(ctx); err != nil {
+		return errors.Join(err, p.server.Close())
+	}
+	return nil
+}

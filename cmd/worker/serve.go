@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/events"
+	"github.com/bellhop-dev/bellhop/fleet"
+	"github.com/bellhop-dev/bellhop/handlers"
+	"github.com/bellhop-dev/bellhop/internal/cli"
+	"github.com/bellhop-dev/bellhop/internal/lifecycle"
+	"github.com/bellhop-dev/bellhop/internal/redisconn"
+	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/triggers"
+	"github.com/bellhop-dev/bellhop/worker"
+)
+
+// serve wires what a worker process runs and runs it. rules are added to those of the configured files.
+func (p *process) serve(ctx context.Context, rules []triggers.Trigger) error {
+	rdb, err := redisconn.Open(p.cfg.Redis)
+	if err != nil {
+		return cli.UsageError{Err: err}
+	}
+	defer rdb.Close() //nolint:errcheck // the process ends
+	if !p.dev {       // the Redis of --dev is ours: nothing to be warned of
+		if _, err := redisconn.Check(ctx, rdb, p.cfg.Redis, p.log); err != nil {
+			return stoppedOr(ctx, err)
+		}
+	}
+
+	routes, err := handlers.Routes(handlers.Config{HTTP: p.cfg.Handlers.HTTP}, p.log)
+	if err != nil {
+		return cli.UsageError{Err: err}
+	}
+	w, err := worker.New(rdb, p.cfg.Worker, routes...)
+	if err != nil {
+		return cli.UsageError{Err: err}
+	}
+	catalog := fleet.NewCatalog(fleet.New(rdb), p.log, definitions(routes)...)
+	if err := catalog.Refresh(ctx); err != nil {
+		return stoppedOr(ctx, err)
+	}
+	feed, err := p.triggers(rdb, catalog, rules)
+	if err != nil {
+		return err
+	}
+	if feed != nil {
+		w.Feed("triggers", feed)
+	}
+
+	group := new(lifecycle.Group)
+	group.Add("worker", w.Run)
+	group.Add("catalog", catalog.Run)
+	if p.cfg.HTTP.Addr != "" {
+		probes, err := newProbes(ctx, p.cfg.HTTP.Addr, w, rdb, p.log)
+		if err != nil {
+			return err
+		}
+		group.Add("probes", probes.Run)
+	}
+	return group.Run(ctx)
+}
+
+// stoppedOr takes a failure for none if the process was told to stop meanwhile.
+func stoppedOr(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+func definitions(routes []job.Route) []job.Definition {
+	list := make([]job.Definition, len(routes))
+	for i, r := range routes {
+		list[i] = r.Definition
+	}
+	return list
+}
+
+// triggers compiles the rules and binds them to the stream of events; without rules there is nothing to run.
+func (p *process) triggers(rdb redis.UniversalClient, tasks triggers.Tasks, rules []triggers.Trigger) (*triggers.Feed, error) {
+	fromFiles, err := triggers.Load(p.cfg.Triggers.Files...)
+	if err != nil {
+		return nil, cli.UsageError{Err: err}
+	}
+	rules = append(fromFiles, rules...)
+	if len(rules) == 0 {
+		return nil, nil //nolint:nilnil // no rules, nothing to feed, no fault
+	}
+	set, err := triggers.Compile(rules, tasks, p.cfg.Triggers.Config)
+	if err != nil {
+		return nil, cli.UsageError{Err: err}
+	}
+	for _, warning := range set.Warnings() {
+		p.log.Warn("trigger", "warning", warning)
+	}
+	stream, err := events.NewClient(rdb, p.cfg.Events)
+	if err != nil {
+		return nil, fmt.Errorf("events: %w", err)
+	}
+	return triggers.NewFeed(set, stream, job.NewClient(rdb), p.log)
+}
