@@ -1,0 +1,51 @@
+package config
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/bellhop-dev/bellhop/internal/redisconn"
+)
+
+const masked = "***"
+
+// secretWords make a key's value a secret, wherever they stand in its last name.
+var secretWords = []string{"password", "passwords", "passphrase", "secret", "secrets", "token", "tokens", "key", "keys", "credential", "credentials", "authorization", "headers"}
+
+// redisURL is shown in part: without the password it says what an operator looks for.
+const redisURL = "redis.url"
+
+// isSecret tells by the name, so that a package that adds a key need not think of it here. Names of files are none.
+func isSecret(path string) bool {
+	path, _, _ = strings.Cut(path, "[")
+	if path == redisURL {
+		return true
+	}
+	words := strings.Split(path[strings.LastIndexByte(path, '.')+1:], "_")
+	if last := words[len(words)-1]; last == "file" || last == "files" {
+		return false
+	}
+	return slices.ContainsFunc(words, func(word string) bool { return slices.Contains(secretWords, word) })
+}
+
+// mask shows as much of a value as everyone may see.
+func mask(path, value string) string {
+	switch {
+	case value == "":
+		return ""
+	case path == redisURL && strings.ContainsAny(value, "@%?"): // else there is nothing in it to hide
+		return redisconn.Redact(value)
+	case path == redisURL:
+		return value
+	case isSecret(path):
+		return masked
+	default:
+		return maskAddresses(value)
+	}
+}
+
+var userInfo = regexp.MustCompile(`://[^\s]*@`)
+
+// maskAddresses hides who logs in where an address stands in another value.
+func maskAddresses(s string) string { return userInfo.ReplaceAllString(s, "://"+masked+"@") }
