@@ -18,7 +18,7 @@ func Exponential(first, most time.Duration) Backoff {
 		}
 		wait = min(wait, most)
 		if fifth := wait / 5; fifth > 0 {
-			wait -= rand.N(fifth) //nolint:gosec // jitter, not a secret
+			wait -= rand.N(fifth)
 		}
 		return wait
 	}

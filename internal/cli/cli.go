@@ -59,8 +59,7 @@ func Main(ctx context.Context, cmd *cobra.Command, args []string, stderr io.Writ
 }
 
 func prepare(cmd *cobra.Command) {
-	cmd.Version = version.String()
-	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	cmd.Version = version.String() // cobra's own template prints it: setting one would link text/template and double the program
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.Flags().SortFlags = false
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -80,4 +79,4 @@ func meant(flags *pflag.FlagSet, err error) string {
 }
 
 // IsTerminal tells whether a person looks at f.
-func IsTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) } //nolint:gosec // a descriptor fits an int
+func IsTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

@@ -248,7 +248,7 @@ func consumeInt32(data []byte, to *int) (int, error) {
 	if n < 0 {
 		return 0, protowire.ParseError(n)
 	}
-	*to = int(int32(v)) //nolint:gosec // proto3 int32: the low 32 bits are the value
+	*to = int(int32(v)) // proto3 int32: the low 32 bits are the value
 	return n, nil
 }
 
