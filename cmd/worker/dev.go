@@ -39,8 +39,7 @@ func (p *process) runDev(ctx context.Context, loaded *config.Loaded) error {
 	if len(p.cfg.Triggers.Files) == 0 {
 		rules = devTriggers()
 	}
-	p.banner(redis, rules)
-	return p.serve(ctx, rules)
+	return p.serve(ctx, rules, func(probes string) { p.banner(redis, probes, rules) })
 }
 
 // devAddr is where the probes of --dev are, if the address is free.
@@ -64,7 +63,7 @@ func devTriggers() []triggers.Trigger {
 	}}
 }
 
-func (p *process) banner(redis *redisembed.Instance, rules []triggers.Trigger) {
+func (p *process) banner(redis *redisembed.Instance, probes string, rules []triggers.Trigger) {
 	enqueue := enqueueCommand()
 	if redis.Addr() != redisembed.DefaultAddr {
 		enqueue += " --redis " + redis.URL()
@@ -75,13 +74,13 @@ func (p *process) banner(redis *redisembed.Instance, rules []triggers.Trigger) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nbellhop, for development: all in this process, nothing is kept when it ends.\n\n")
 	fmt.Fprintf(&b, "  Redis   %s  (%s)\n", redis.URL(), redis.Kind())
-	fmt.Fprintf(&b, "  Probes  http://%s/readyz\n", p.cfg.HTTP.Addr)
+	fmt.Fprintf(&b, "  Probes  http://%s/readyz\n", probes)
 	if len(rules) > 0 {
 		fmt.Fprintf(&b, "  Trigger %s: every event is logged; bring your own with --triggers FILE\n", rules[0].Name)
 	}
 	fmt.Fprintf(&b, "\nTry, in a second shell here:\n\n")
 	fmt.Fprintf(&b, "  %s log:write '{\"message\":\"hello\"}' --wait 10s\n", enqueue)
-	fmt.Fprintf(&b, "  %s http:request '{\"url\":\"http://%s/readyz\"}' --wait 10s\n", enqueue, p.cfg.HTTP.Addr)
+	fmt.Fprintf(&b, "  %s http:request '{\"url\":\"http://%s/readyz\"}' --wait 10s\n", enqueue, probes)
 	fmt.Fprintf(&b, "  %s --event com.acme.email.received '{\"folder\":\"INBOX\"}'\n", strings.Split(enqueue, " --queue")[0])
 	fmt.Fprintf(&b, "  %s --list\n\nCtrl-C stops.\n\n", strings.Split(enqueue, " --queue")[0])
 	_, _ = io.WriteString(p.stdout, b.String())

@@ -18,8 +18,9 @@ import (
 	"github.com/bellhop-dev/bellhop/worker"
 )
 
-// serve wires what a worker process runs and runs it. rules are added to those of the configured files.
-func (p *process) serve(ctx context.Context, rules []triggers.Trigger) error {
+// serve wires what a worker process runs and runs it. rules are added to those of the configured files; ready is told the
+// address of the probes when all is wired.
+func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready func(probes string)) error {
 	rdb, err := redisconn.Open(p.cfg.Redis)
 	if err != nil {
 		return cli.UsageError{Err: err}
@@ -54,13 +55,16 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger) error {
 	group := new(lifecycle.Group)
 	group.Add("worker", w.Run)
 	group.Add("catalog", catalog.Run)
+	addr := ""
 	if p.cfg.HTTP.Addr != "" {
 		probes, err := newProbes(ctx, p.cfg.HTTP.Addr, w, rdb, p.log)
 		if err != nil {
 			return err
 		}
 		group.Add("probes", probes.Run)
+		addr = probes.listener.Addr().String()
 	}
+	ready(addr)
 	return group.Run(ctx)
 }
 
