@@ -1,19 +1,26 @@
 #!lua flags=allow-oom
 -- Removes completed jobs whose retention is over, dead jobs over asynq's limits, and leases and owners of jobs that are gone.
+-- Jobs whose lease has ended though a worker owns them go back to the head of pending: no beat spoke for them, be it that
+-- nobody was there to reap their worker, or that a lost answer hid them from it. No retry is spent. Workers that have not
+-- beaten for ten minutes are forgotten.
 --
 -- KEYS[1] asynq:{q}:completed
 -- KEYS[2] asynq:{q}:archived
 -- KEYS[3] asynq:{q}:lease
 -- KEYS[4] asynq:{q}:active
 -- KEYS[5] bellhop:{q}:owners
+-- KEYS[6] asynq:{q}:pending
+-- KEYS[7] bellhop:{q}:beats
+-- KEYS[8] bellhop:{q}:calls
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] the most jobs to look at, of each kind
--- ARGV[3] lease in seconds
 --
--- Returns the completed jobs removed, the dead jobs removed, the leases and owners without a job removed, 1 if there may be
--- more.
+-- Returns the completed jobs removed, the dead jobs removed, the leases and owners without a job removed, the jobs given back,
+-- 1 if there may be more.
 
-local now_s = tonumber(redis.call("TIME")[1])
+local now = redis.call("TIME")
+local now_s = tonumber(now[1])
+local now_ns = now[1] .. string.format("%06d", now[2]) .. "000"
 local limit = tonumber(ARGV[2])
 local more = 0
 
@@ -44,14 +51,26 @@ if over > 0 then
 	dead = dead + remove(KEYS[2], redis.call("ZRANGE", KEYS[2], 0, math.min(over, limit) - 1), true)
 end
 
--- A lease that ended long ago without a body: nobody can run or recover it.
+-- A lease that ended without a body: nobody can run or recover it.
 local orphans = 0
-for _, id in ipairs(redis.call("ZRANGEBYSCORE", KEYS[3], "-inf", now_s - ARGV[3], "LIMIT", 0, limit)) do
+for _, id in ipairs(redis.call("ZRANGEBYSCORE", KEYS[3], "-inf", now_s - 1, "LIMIT", 0, limit)) do
 	if redis.call("EXISTS", ARGV[1] .. id) == 0 then
 		redis.call("ZREM", KEYS[3], id)
 		redis.call("LREM", KEYS[4], 0, id)
 		redis.call("HDEL", KEYS[5], id)
 		orphans = orphans + 1
+	end
+end
+
+local back = 0
+for _, id in ipairs(redis.call("ZREVRANGEBYSCORE", KEYS[3], now_s - 1, "-inf", "LIMIT", 0, limit)) do
+	if redis.call("EXISTS", ARGV[1] .. id) == 1 and redis.call("HDEL", KEYS[5], id) == 1 then
+		redis.call("ZREM", KEYS[3], id)
+		redis.call("LREM", KEYS[4], 1, id)
+		redis.call("HSET", ARGV[1] .. id, "state", "pending", "pending_since", now_ns)
+		redis.call("HINCRBY", ARGV[1] .. id, "bellhop_crashes", 1)
+		redis.call("RPUSH", KEYS[6], id)
+		back = back + 1
 	end
 end
 
@@ -70,4 +89,10 @@ repeat
 	end
 until cursor == "0" or looks >= limit
 
-return {completed, dead, orphans, more}
+local silent = redis.call("ZRANGEBYSCORE", KEYS[7], "-inf", (now_s - 600) * 1000, "LIMIT", 0, limit)
+for _, worker in ipairs(silent) do
+	redis.call("ZREM", KEYS[7], worker)
+	redis.call("HDEL", KEYS[8], worker .. ":fetch", worker .. ":finish")
+end
+
+return {completed, dead, orphans, back, more}

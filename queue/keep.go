@@ -38,20 +38,24 @@ type Cleaned struct {
 	Completed int  // jobs removed whose retention was over
 	Dead      int  // archived jobs removed: older than 90 days, or more than 9,999
 	Orphans   int  // leases and owners removed whose job is gone
+	Back      int  // jobs given back to pending whose worker let their lease end
 	More      bool // there may be more: call again
 }
 
 // Clean removes what has expired from a queue, some hundred jobs a call. Any worker may call it at any time.
 func (c *Client) Clean(ctx context.Context, queue string) (Cleaned, error) {
-	keys := []string{wire.CompletedKey(queue), wire.ArchivedKey(queue), wire.LeaseKey(queue), wire.ActiveKey(queue), wire.OwnersKey(queue)}
-	reply, err := c.do(ctx, cleanScript, keys, wire.JobPrefix(queue), cleanBatch, int(leaseTime/time.Second)).Int64Slice()
-	if err == nil && len(reply) != 4 {
+	keys := []string{
+		wire.CompletedKey(queue), wire.ArchivedKey(queue), wire.LeaseKey(queue), wire.ActiveKey(queue), wire.OwnersKey(queue),
+		wire.PendingKey(queue), wire.BeatsKey(queue), wire.CallsKey(queue),
+	}
+	reply, err := c.do(ctx, cleanScript, keys, wire.JobPrefix(queue), cleanBatch).Int64Slice()
+	if err == nil && len(reply) != 5 {
 		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
 	}
 	if err != nil {
 		return Cleaned{}, fmt.Errorf("clean queue %q: %w", queue, err)
 	}
-	return Cleaned{Completed: int(reply[0]), Dead: int(reply[1]), Orphans: int(reply[2]), More: reply[3] == 1}, nil
+	return Cleaned{Completed: int(reply[0]), Dead: int(reply[1]), Orphans: int(reply[2]), Back: int(reply[3]), More: reply[4] == 1}, nil
 }
 
 // Kept is what a keeper has just done for its queue.
@@ -98,6 +102,7 @@ func (c *Client) cleanAll(ctx context.Context, queue string) (Cleaned, error) {
 		sum.Completed += some.Completed
 		sum.Dead += some.Dead
 		sum.Orphans += some.Orphans
+		sum.Back += some.Back
 		if err != nil || !some.More {
 			return sum, err
 		}
