@@ -21,7 +21,7 @@ func (l *Loaded) check(faults Faults) Faults {
 			if slices.ContainsFunc(about, func(k key) bool { return unread[k.path] }) {
 				continue
 			}
-			faults = append(faults, &Fault{Text: text, Place: l.places(about), Err: err})
+			faults = append(faults, &Fault{Text: maskAddresses(text), Place: l.places(about), Err: err})
 		}
 	}
 	return faults

@@ -22,12 +22,9 @@ func readEnv(environ []string, dir string) (layer, Faults) {
 	var faults Faults
 	set := layer{}
 	byName := make(map[string]key)
-	var names []string
 	for _, k := range keys() {
 		byName[k.env()] = k
-		names = append(names, k.env())
 	}
-	names = append(names, envConfig)
 
 	vars := variables(environ)
 	for _, name := range sorted(vars) {
@@ -52,7 +49,7 @@ func readEnv(environ []string, dir string) (layer, Faults) {
 			// Editors and `echo` end files with a newline, which no secret means.
 			k, value = secret, strings.TrimRight(string(text), "\r\n")
 		case !known:
-			faults.add("environment", "%s: unknown variable%s", printable(name), didYouMean(name, names))
+			faults.add("environment", "%s", unknownVariable(name, byName))
 			continue
 		}
 		v, err := fromText(k.typ, value)
@@ -62,6 +59,19 @@ func readEnv(environ []string, dir string) (layer, Faults) {
 		}
 	}
 	return set, faults
+}
+
+// unknownVariable compares without the prefix, which makes all names alike.
+func unknownVariable(name string, byName map[string]key) string {
+	known := []string{strings.TrimPrefix(envConfig, envPrefix)}
+	for other := range byName {
+		known = append(known, strings.TrimPrefix(other, envPrefix))
+	}
+	slices.Sort(known)
+	if near := nearest(strings.TrimPrefix(name, envPrefix), known); near != "" {
+		return fmt.Sprintf("%s: unknown variable, did you mean %q?", printable(name), envPrefix+near)
+	}
+	return printable(name) + ": unknown variable; remove it, " + envPrefix + "* are the names of keys"
 }
 
 // variables are those of ours that are not empty; the last of a name counts, as for os.Getenv's callers.

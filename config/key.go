@@ -97,19 +97,18 @@ func unknownKey(path, name string, siblings []string) string {
 			return fmt.Sprintf("%s: unknown key, did you mean %q?", printable(full), k.path)
 		}
 	}
-	hint := didYouMean(name, siblings)
-	if hint == "" {
-		hint = ", known are " + strings.Join(siblings, ", ")
+	if near := nearest(name, siblings); near != "" {
+		return fmt.Sprintf("%s: unknown key, did you mean %q?", printable(full), join(path, near))
 	}
-	return fmt.Sprintf("%s: unknown key%s", printable(full), hint)
+	return fmt.Sprintf("%s: unknown key, known are %s", printable(full), strings.Join(siblings, ", "))
 }
 
-// didYouMean does not look at what is far too long: comparing takes the product of the lengths.
-func didYouMean(name string, known []string) string {
+// nearest does not look at what is far too long: comparing takes the product of the lengths.
+func nearest(name string, known []string) string {
 	if len(name) > 100 {
 		return ""
 	}
-	return suggest.DidYouMean(name, known)
+	return suggest.Nearest(name, known)
 }
 
 // printable leaves names as they are, and quotes what a terminal must not see raw.

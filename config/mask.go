@@ -10,7 +10,7 @@ import (
 
 const masked = "***"
 
-// secretWords make a key's value a secret, wherever they stand in its last name.
+// secretWords make a key's value a secret, wherever they stand in its path.
 var secretWords = []string{"password", "passwords", "passphrase", "secret", "secrets", "token", "tokens", "key", "keys", "credential", "credentials", "authorization", "headers"}
 
 // redisURL is shown in part: without the password it says what an operator looks for.
@@ -18,15 +18,15 @@ const redisURL = "redis.url"
 
 // isSecret tells by the name, so that a package that adds a key need not think of it here. Names of files are none.
 func isSecret(path string) bool {
-	path, _, _ = strings.Cut(path, "[")
-	if path == redisURL {
+	if path == redisURL || strings.HasPrefix(path, redisURL+"[") {
 		return true
 	}
-	words := strings.Split(path[strings.LastIndexByte(path, '.')+1:], "_")
-	if last := words[len(words)-1]; last == "file" || last == "files" {
-		return false
-	}
-	return slices.ContainsFunc(words, func(word string) bool { return slices.Contains(secretWords, word) })
+	names := strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' || r == '"' })
+	return slices.ContainsFunc(names, func(name string) bool {
+		words := strings.Split(name, "_")
+		isFile := strings.TrimSuffix(words[len(words)-1], "s") == "file"
+		return !isFile && slices.ContainsFunc(words, func(word string) bool { return slices.Contains(secretWords, word) })
+	})
 }
 
 // mask shows as much of a value as everyone may see.

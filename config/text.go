@@ -34,6 +34,9 @@ func fromText(t reflect.Type, s string) (reflect.Value, error) {
 	}
 	var faults []error
 	for part := range strings.SplitSeq(s, ",") {
+		if len(faults) >= maxFileFaults {
+			break
+		}
 		item, err := oneFromText(t.Elem(), strings.TrimSpace(part))
 		if err != nil {
 			faults = append(faults, err)

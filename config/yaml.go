@@ -13,8 +13,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxAliases is far above what a person writes.
-const maxAliases = 100
+// What is far above what a person writes, and mends in one go.
+const (
+	maxAliases    = 100
+	maxFileFaults = 100
+)
 
 // readYAML returns what the text sets. It reads the tree of nodes, not their values, because only nodes know their lines,
 // and because aliases are not multiplied in it.
@@ -41,6 +44,9 @@ func readYAML(name string, text []byte) (layer, Faults) {
 		return r.set, r.faults
 	}
 	r.section(doc.Content[0], reflect.TypeFor[Config](), "")
+	if r.full() {
+		r.faults.add(name, "the rest is not read: mend these first")
+	}
 	return r.set, r.faults
 }
 
@@ -51,6 +57,8 @@ type yamlReader struct {
 }
 
 func (r *yamlReader) place(n *yaml.Node) string { return r.name + ":" + strconv.Itoa(n.Line) }
+
+func (r *yamlReader) full() bool { return len(r.faults) >= maxFileFaults }
 
 func (r *yamlReader) section(n *yaml.Node, t reflect.Type, path string) {
 	if isNull(n) { // a section whose keys are all commented out
@@ -83,7 +91,7 @@ func (r *yamlReader) pairs(n *yaml.Node, t reflect.Type, path string, each func(
 		names[i], known[f.name] = f.name, f
 	}
 	seen := make(map[string]int)
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && !r.full(); i += 2 {
 		at, value := n.Content[i], n.Content[i+1]
 		f, ok := known[at.Value]
 		switch first := seen[at.Value]; {
@@ -136,6 +144,9 @@ func (r *yamlReader) list(n *yaml.Node, t reflect.Type, path string) reflect.Val
 	list := reflect.MakeSlice(t, 0, len(n.Content))
 	before := len(r.faults)
 	for i, child := range n.Content {
+		if r.full() {
+			break
+		}
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if isNull(child) {
 			r.faults.add(r.place(child), "%s: is empty, expected %s", at, expected(t.Elem()))
@@ -149,7 +160,7 @@ func (r *yamlReader) list(n *yaml.Node, t reflect.Type, path string) reflect.Val
 func (r *yamlReader) mapping(n *yaml.Node, t reflect.Type, path string) reflect.Value {
 	m := reflect.MakeMapWithSize(t, len(n.Content)/2)
 	before := len(r.faults)
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && !r.full(); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
 		at := path + "[" + quote(name.Value) + "]"
 		k := reflect.ValueOf(name.Value).Convert(t.Key())
@@ -261,8 +272,11 @@ func (r *yamlReader) broken(text []byte, err error) {
 // brokenLine finds the line after which nothing helps. The parser's own word is the start of the block, or one too low,
 // or missing: so the longest beginning of the text is looked for, near there, that can be read.
 func brokenLine(text []byte, told int) int {
+	if len(text) > 64<<10 { // not worth reading again and again
+		return told
+	}
 	lines := bytes.SplitAfter(text, []byte("\n"))
-	best, size, budget := -1, 0, 8<<20
+	best, size, budget := -1, 0, 1<<20
 	for n := range lines {
 		if n >= told-2 {
 			var doc yaml.Node
