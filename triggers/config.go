@@ -1,0 +1,67 @@
+package triggers
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The defaults of Config.
+const (
+	DefaultCostLimit          = 10_000
+	DefaultEvalTimeout        = time.Second
+	DefaultMaxExpressionBytes = 4096
+	DefaultMaxPayloadBytes    = 4 << 20
+)
+
+// Config is what triggers may use. The zero value is useful: every zero is its default.
+type Config struct {
+	// CostLimit bounds one evaluation of one expression, in units of CEL: about one a step, and one for ten bytes of text
+	// that is searched or copied. Beyond it the match is dead. Default 10,000.
+	CostLimit uint64 `mapstructure:"cost_limit"`
+	// EvalTimeout bounds one evaluation in time; the cost limit strikes long before on a machine that isn't starved.
+	// Default 1s.
+	EvalTimeout time.Duration `mapstructure:"eval_timeout"`
+	// MaxExpressionBytes is the longest expression. Default 4096, at most 65536.
+	MaxExpressionBytes int `mapstructure:"max_expression_bytes"`
+	// MaxPayloadBytes is the largest payload that a trigger may make; beyond it the match is dead. Default 4 MiB.
+	MaxPayloadBytes int `mapstructure:"max_payload_bytes"`
+	// AllowUnknownTasks makes a task that nobody knows at the start a warning: a worker that starts later may bring it. An
+	// event that comes before leaves a dead match. Default: it is an error.
+	AllowUnknownTasks bool `mapstructure:"allow_unknown_tasks"`
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var faults []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.CostLimit >= 100, "cost_limit: is %d, at least 100 is needed for the simplest filters", c.CostLimit)
+	check(c.EvalTimeout >= time.Millisecond, "eval_timeout: is %v, at least 1ms is needed", c.EvalTimeout)
+	check(c.MaxExpressionBytes > 0 && c.MaxExpressionBytes <= 1<<16, "max_expression_bytes: is %d, 1 to 65536 are allowed", c.MaxExpressionBytes)
+	check(c.MaxPayloadBytes > 0 && c.MaxPayloadBytes <= 256<<20, "max_payload_bytes: is %d, 1 byte to 256 MiB are allowed", c.MaxPayloadBytes)
+	return errors.Join(faults...)
+}
+
+// WithDefaults fills what is not set.
+func (c Config) WithDefaults() Config { return c.withDefaults() }
+
+func (c Config) withDefaults() Config {
+	c.CostLimit = orDefault(c.CostLimit, DefaultCostLimit)
+	c.EvalTimeout = orDefault(c.EvalTimeout, DefaultEvalTimeout)
+	c.MaxExpressionBytes = orDefault(c.MaxExpressionBytes, DefaultMaxExpressionBytes)
+	c.MaxPayloadBytes = orDefault(c.MaxPayloadBytes, DefaultMaxPayloadBytes)
+	return c
+}
+
+func orDefault[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
