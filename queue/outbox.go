@@ -3,9 +3,12 @@ package queue
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
@@ -108,12 +111,31 @@ func (o *outbox) send(batch []*parcel) {
 			loads = append(loads, load)
 		}
 	}
-	if len(calls) > 0 {
-		o.client.run(ctx, calls...)
-	}
+	o.ask(ctx, calls)
 	for i, call := range calls {
 		o.answer(call, loads[i])
 	}
+}
+
+// sendTries is how often a round trip is tried whose answer was lost, on top of go-redis' own tries.
+const sendTries = 3
+
+// ask sends calls until each has an answer. Those whose answer was lost are sent again as they were and get the first one; what came
+// after them in line may stand before them by then.
+func (o *outbox) ask(ctx context.Context, calls []*call) {
+	for try := 1; len(calls) > 0; try++ {
+		o.client.run(ctx, calls...)
+		calls = refused(calls, unanswered)
+		if try == sendTries || ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// unanswered tells a lost answer from a refusal.
+func unanswered(err error) bool {
+	var reply redis.Error
+	return !errors.As(err, &reply)
 }
 
 // load takes what fits into one call, and answers those who have gone.
