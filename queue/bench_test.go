@@ -84,6 +84,7 @@ func BenchmarkPool(b *testing.B) {
 
 // drain keeps slots busy until n jobs are done.
 func drain(b *testing.B, w *queue.Worker, slots, n int) {
+	b.Helper()
 	freed := make(chan struct{}, slots)
 	free := slots
 	for done := 0; done < n; {
@@ -112,8 +113,9 @@ func drain(b *testing.B, w *queue.Worker, slots, n int) {
 }
 
 func usedCPU(b *testing.B, rdb redis.UniversalClient) float64 {
+	b.Helper()
 	var sum float64
-	for _, line := range strings.Split(rdb.Info(b.Context(), "cpu").Val(), "\r\n") {
+	for line := range strings.SplitSeq(rdb.Info(b.Context(), "cpu").Val(), "\r\n") {
 		if name, v, ok := strings.Cut(line, ":"); ok && (name == "used_cpu_sys" || name == "used_cpu_user") {
 			s, _ := strconv.ParseFloat(v, 64)
 			sum += s
@@ -151,7 +153,8 @@ func BenchmarkEnqueueMany(b *testing.B) {
 
 // BenchmarkPickUp is the time from a push to the fetched job in an idle worker.
 func BenchmarkPickUp(b *testing.B) {
-	client := queue.New(redistest.New(b))
+	admin := redistest.New(b)
+	client := queue.New(admin)
 	w := newWorker(b, client, "bench")
 	waiter, err := w.Waiter(b.Context())
 	if err != nil {
@@ -174,7 +177,7 @@ func BenchmarkPickUp(b *testing.B) {
 	took := make([]time.Duration, 0, b.N)
 	b.ResetTimer()
 	for i := range b.N {
-		time.Sleep(2 * time.Millisecond) // idle again
+		eventually(b, "the worker is idle again", func() bool { return strings.Contains(admin.ClientList(b.Context()).Val(), "cmd=blmove") })
 		m := &wire.Message{Type: "bench:noop", ID: fmt.Sprint(i), Queue: "bench", Payload: []byte("x")}
 		pushed := time.Now()
 		client.Enqueue(b.Context(), []queue.Entry{{Message: m}})

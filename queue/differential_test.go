@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -112,7 +113,7 @@ func (p *pair) enqueue(t *rapid.T) {
 		want = p.stock.group(m, ttl)
 	}
 	got := p.client.Enqueue(t.Context(), []queue.Entry{e})[0]
-	if (want == int64(1)) != (got.Err == nil) || (want == int64(-1)) != (got.Err == queue.ErrNotUnique) {
+	if (want == int64(1)) != (got.Err == nil) || (want == int64(-1)) != errors.Is(got.Err, queue.ErrNotUnique) {
 		t.Fatalf("asynq says %v, we say %v", want, got.Err)
 	}
 }
@@ -125,7 +126,7 @@ func (p *pair) conflict(t *rapid.T) {
 	m := message(fmt.Sprintf("job-%d", rapid.IntRange(1, p.ids).Draw(t, "id")))
 	want := p.stock.enqueue(m, 0)
 	got := p.client.Enqueue(t.Context(), []queue.Entry{{Message: m}})[0]
-	if (want == int64(0)) != (got.Err == queue.ErrIDTaken) {
+	if (want == int64(0)) != errors.Is(got.Err, queue.ErrIDTaken) {
 		t.Fatalf("asynq says %v, we say %v", want, got.Err)
 	}
 }

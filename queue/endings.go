@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 // ending is an end on its way.
 type ending struct {
+	ctx  context.Context //nolint:containedctx // its caller's: the values of the first one go with the batch
 	end  End
 	err  error
 	done chan struct{}
@@ -29,7 +29,7 @@ func (w *Worker) Finish(ctx context.Context, ends ...End) []error {
 			errs[i] = err
 			continue
 		}
-		sent[i] = &ending{end: end, done: make(chan struct{})}
+		sent[i] = &ending{ctx: ctx, end: end, done: make(chan struct{})}
 		byLane[l] = append(byLane[l], sent[i])
 	}
 	for l, some := range byLane {
@@ -63,7 +63,9 @@ func (w *Worker) commit(l *lane, batch []*ending) {
 
 // write asks until Redis answers, or until the leases have surely ended.
 func (w *Worker) write(l *lane, request string, batch []*ending) {
-	ctx, cancel := background()
+	// An attempt that has ended must be told to Redis, whoever has gone meanwhile, or the job runs twice. After the lease others may
+	// have taken the job, and writing is of no use.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), leaseTime)
 	defer cancel()
 	pause := 50 * time.Millisecond
 	for {
@@ -90,8 +92,7 @@ func (w *Worker) write(l *lane, request string, batch []*ending) {
 
 // transient tells a Redis that may answer later from one that has answered: an error reply will be the same next time.
 func transient(err error) bool {
-	var reply redis.Error
-	if !errors.As(err, &reply) {
+	if unanswered(err) {
 		return true
 	}
 	for _, prefix := range [...]string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "BUSY", "OOM", "NOREPLICAS", "MISCONF"} {

@@ -99,7 +99,7 @@ func (p *parcel) wait(ctx context.Context) Stored {
 // send stores a batch in one round trip.
 func (o *outbox) send(batch []*parcel) {
 	// The callers' contexts differ; each waits under its own. One that ends must not take the others' jobs along.
-	ctx, cancel := context.WithTimeout(context.Background(), sendTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), sendTime)
 	defer cancel()
 	var calls []*call
 	var loads [][]*parcel
@@ -134,8 +134,8 @@ func (o *outbox) ask(ctx context.Context, calls []*call) {
 
 // unanswered tells a lost answer from a refusal.
 func unanswered(err error) bool {
-	var reply redis.Error
-	return !errors.As(err, &reply)
+	_, refused := errors.AsType[redis.Error](err)
+	return !refused
 }
 
 // load takes what fits into one call, and answers those who have gone.

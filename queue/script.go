@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha1" //nolint:gosec // Redis names scripts by SHA-1
 	"encoding/hex"
-	"errors"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -59,8 +58,9 @@ func (c *Client) sendFull(ctx context.Context, calls []*call) {
 		}
 		return s.text
 	}
+	plain := c.plain.Load() // another call may find out meanwhile: what counts is what this one has sent
 	c.send(ctx, calls, redis.Pipeliner.Eval, text)
-	if odd := refused(calls, isSyntaxError); len(odd) > 0 && !c.plain.Load() {
+	if odd := refused(calls, isSyntaxError); len(odd) > 0 && !plain {
 		c.plain.Store(true)
 		c.send(ctx, odd, redis.Pipeliner.Eval, text)
 	}
@@ -97,8 +97,7 @@ func refused(calls []*call, why func(error) bool) []*call {
 func isNoScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
 
 func isSyntaxError(err error) bool {
-	var reply redis.Error
-	return errors.As(err, &reply) && strings.Contains(strings.ToLower(err.Error()), "compil")
+	return !unanswered(err) && strings.Contains(strings.ToLower(err.Error()), "compil")
 }
 
 // do runs one call.

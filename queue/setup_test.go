@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -147,7 +148,7 @@ func (b *bundle) atRest() {
 func (b *bundle) score(key, id string) float64 {
 	b.t.Helper()
 	s, err := b.rdb.ZScore(b.ctx, key, id).Result()
-	if err == redis.Nil {
+	if errors.Is(err, redis.Nil) {
 		return -1
 	}
 	if err != nil {
@@ -181,7 +182,11 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 20 s: %s", what)
 		}
-		time.Sleep(2 * time.Millisecond)
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatalf("the test ended before: %s", what)
+		}
 	}
 }
 

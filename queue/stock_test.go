@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"errors"
 	"math"
 	"os"
 	"os/exec"
@@ -66,7 +67,7 @@ func (s *stock) run(script string, keys []string, args ...any) any {
 		s.t.Fatalf("asynq has no script %s", script)
 	}
 	reply, err := s.rdb.Eval(s.ctx.Context(), text, keys, args...).Result()
-	if err != nil && err != redis.Nil {
+	if err != nil && !errors.Is(err, redis.Nil) {
 		s.t.Fatalf("asynq's %s: %v", script, err)
 	}
 	return reply

@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -222,10 +221,4 @@ func (w *Worker) Jobs() []*Job {
 		l.mu.Unlock()
 	}
 	return jobs
-}
-
-// background bounds what must be written though its caller has gone: an attempt that has ended must be told to Redis, or the
-// job runs twice. After the lease others may have taken the job, and writing is of no use.
-func background() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), leaseTime)
 }
