@@ -38,17 +38,24 @@ type Limits struct {
 
 // Open splits a message's headers into the user's, the event that led to the job, and its exact limits.
 func Open(headers map[string]string) (user map[string]string, event *Event, limits Limits) {
+	if len(headers) == 0 {
+		return headers, nil, limits
+	}
 	if id, ok := headers[headerEventID]; ok {
 		event = &Event{
 			ID: id, Source: headers[headerEventSource], Type: headers[headerEventType],
 			Trigger: headers[headerTrigger], StreamID: headers[headerStreamID],
 		}
 	}
-	if d, err := time.ParseDuration(headers[headerTimeout]); err == nil && d > 0 {
-		limits.Timeout = d
+	if text, ok := headers[headerTimeout]; ok {
+		if d, err := time.ParseDuration(text); err == nil && d > 0 {
+			limits.Timeout = d
+		}
 	}
-	if t, err := time.Parse(time.RFC3339Nano, headers[headerDeadline]); err == nil {
-		limits.Deadline = t
+	if text, ok := headers[headerDeadline]; ok {
+		if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+			limits.Deadline = t
+		}
 	}
 	user = headers
 	for k := range headers {

@@ -8,7 +8,10 @@ import (
 	"github.com/bellhop-dev/bellhop/job"
 )
 
-// Asynq makes a route of a plain asynq handler, unchanged, for the task of this exact name.
+// Asynq makes a route of a plain asynq handler, unchanged, for the task of this exact name. asynq.SkipRetry and asynq.RevokeTask
+// mean what they mean there. A handler that calls asynq.GetTaskID and its like or writes to the task's ResultWriter needs the
+// engine asynq: what they read is closed to all but asynq's own server. Under the engine bellhop job.FromContext tells the
+// same, and Job.SetResult keeps a result.
 func Asynq(task string, h asynq.Handler) job.Route {
 	return job.Route{
 		Definition: job.Definition{Name: task, Defaults: job.Defaults{

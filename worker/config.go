@@ -4,19 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/bellhop-dev/bellhop/internal/suggest"
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
 
 // Engines that take jobs from Redis and run them.
 const (
-	EngineAsynq = "asynq" // asynq.Server as it is
+	EngineBellhop = "bellhop" // our own pool: batches, waits instead of polling, exact times
+	EngineAsynq   = "asynq"   // asynq.Server as it is
 )
+
+var engines = []string{EngineBellhop, EngineAsynq}
 
 // Config says what a worker serves and how. Its zero value works.
 type Config struct {
-	// Engine takes the jobs from Redis. Default: asynq.
+	// Engine takes the jobs from Redis. Default: bellhop.
 	Engine string `mapstructure:"engine"`
 
 	// Concurrency is how many jobs run at once. Default: 10.
@@ -72,7 +77,7 @@ const (
 // WithDefaults fills what is not set.
 func (c Config) WithDefaults() Config {
 	if c.Engine == "" {
-		c.Engine = EngineAsynq
+		c.Engine = EngineBellhop
 	}
 	if c.Concurrency == 0 {
 		c.Concurrency = DefaultConcurrency
@@ -101,8 +106,8 @@ func (c Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 
-	if c.Engine != EngineAsynq {
-		fault("engine: %q is unknown, the engine is %q", c.Engine, EngineAsynq)
+	if !slices.Contains(engines, c.Engine) {
+		fault("engine: %q is unknown%s; the engines are %q", c.Engine, suggest.DidYouMean(c.Engine, engines), engines)
 	}
 	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
 		fault("concurrency: %d, it must be between 1 and %d", c.Concurrency, maxConcurrency)

@@ -19,7 +19,7 @@ import (
 // Every engine keeps one contract: this suite. It runs over each of them, on real Redis and on the embedded one.
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	for _, engine := range []string{worker.EngineAsynq} {
+	for _, engine := range []string{worker.EngineBellhop, worker.EngineAsynq} {
 		for name, test := range map[string]func(*testing.T, *bench){
 			"runs a job once":                   runsOnce,
 			"tells the handler its job":         tellsTheJob,

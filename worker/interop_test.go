@@ -42,7 +42,7 @@ func (c *counts) total() int {
 // Two producers and two fleets, ours and stock asynq's, on one queue: every job runs once, whoever wrote it and whoever takes it.
 func TestMixedFleet(t *testing.T) {
 	t.Parallel()
-	for _, engine := range []string{worker.EngineAsynq} {
+	for _, engine := range []string{worker.EngineBellhop, worker.EngineAsynq} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, redistest.New(t), engine)

@@ -16,6 +16,13 @@ var ErrTimeout = errors.New("the attempt has used up its time")
 // ErrAbandoned ends the context of an attempt whose job was handed back because the worker stops.
 var ErrAbandoned = errors.New("the worker stops, the job was handed back")
 
+// ErrCancelled ends the context of an attempt whose job somebody cancelled. The job is not tried again.
+var ErrCancelled = errors.New("cancelled")
+
+// ErrLostOwnership ends the context of an attempt whose job was given to another worker, because this one had seemed dead.
+// Whatever the handler answers then changes nothing.
+var ErrLostOwnership = errors.New("the job was given to another worker")
+
 // errNoHandler puts a job off whose task this build does not know: another build may.
 var errNoHandler = errors.New("no handler for the task in this worker")
 
@@ -23,56 +30,57 @@ var errNoHandler = errors.New("no handler for the task in this worker")
 const noHandlerWait = 30 * time.Second
 
 // process runs one attempt: middlewares, then the task's handler. Whatever happens in there comes back as an error.
-func (w *Worker) process(ctx context.Context, j *job.Job, limits job.Limits) error {
-	ctx, cancel := w.bound(ctx, limits)
-	defer cancel()
-	handler := w.handler(j)
+func (w *Worker) process(ctx context.Context, j *job.Job) error {
+	chain, ok := w.chains[j.Task]
+	if !ok {
+		chain = w.unrouted
+	}
+	return recovered(job.NewContext(ctx, j), j, chain)
+}
+
+// chain wraps every handler in the middlewares, once for the worker's life. Tasks are found by their exact name.
+func (w *Worker) chain() {
+	w.chains = make(map[string]job.Handler, len(w.routes))
+	for name, r := range w.routes {
+		w.chains[name] = w.wrapped(r.Handle)
+	}
+	unrouted := w.noHandler
+	if w.fallback != nil {
+		unrouted = asynqHandler(w.fallback)
+	}
+	w.unrouted = w.wrapped(unrouted)
+}
+
+func (w *Worker) wrapped(handler job.Handler) job.Handler {
 	for i := len(w.middlewares) - 1; i >= 0; i-- {
 		handler = w.middlewares[i](handler)
 	}
-	return recovered(handler)(job.NewContext(ctx, j), j)
+	return handler
 }
 
-// bound sets the exact end of the attempt and lets it end with the worker.
-func (w *Worker) bound(ctx context.Context, limits job.Limits) (context.Context, context.CancelFunc) {
-	ctx, abandon := context.WithCancelCause(ctx)
-	unlink := context.AfterFunc(w.abandoned, func() { abandon(ErrAbandoned) })
+func (w *Worker) noHandler(_ context.Context, j *job.Job) error {
+	return fmt.Errorf("%w: %q, serving %d tasks", errNoHandler, j.Task, len(w.routes))
+}
+
+// endOf is when an attempt that starts now has used up its time; zero if it has no limit.
+func endOf(limits job.Limits, now time.Time) time.Time {
 	end := limits.Deadline
 	if limits.Timeout > 0 {
-		if t := time.Now().Add(limits.Timeout); end.IsZero() || t.Before(end) {
+		if t := now.Add(limits.Timeout); end.IsZero() || t.Before(end) {
 			end = t
 		}
 	}
-	cancel := func() {}
-	if !end.IsZero() {
-		ctx, cancel = context.WithDeadlineCause(ctx, end, ErrTimeout)
-	}
-	return ctx, func() { cancel(); unlink(); abandon(nil) }
+	return end
 }
 
-// handler finds the task's handler by its exact name.
-func (w *Worker) handler(j *job.Job) job.Handler {
-	if r, ok := w.routes[j.Task]; ok {
-		return r.Handle
-	}
-	if w.fallback != nil {
-		return asynqHandler(w.fallback)
-	}
-	return func(context.Context, *job.Job) error {
-		return fmt.Errorf("%w: %q, serving %d tasks", errNoHandler, j.Task, len(w.routes))
-	}
-}
-
-// recovered turns a panic of the handler or a middleware into an error with its stack.
-func recovered(next job.Handler) job.Handler {
-	return func(ctx context.Context, j *job.Job) (err error) {
-		defer func() {
-			if v := recover(); v != nil {
-				err = &job.PanicError{Value: v, Stack: debug.Stack()}
-			}
-		}()
-		return next(ctx, j)
-	}
+// recovered runs the handler and turns a panic in it or in a middleware into an error with its stack.
+func recovered(ctx context.Context, j *job.Job, handler job.Handler) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &job.PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return handler(ctx, j)
 }
 
 // backoff is the wait before the attempt after the n-th.

@@ -57,17 +57,30 @@ func (s *stock) Run(ctx context.Context) error {
 // run is asynq's view of an attempt.
 func (s *stock) run(ctx context.Context, task *asynq.Task) error {
 	j, limits := stockJob(ctx, task)
-	err := s.w.process(context.WithValue(ctx, asynqTaskKey{}, task), j, limits)
+	ctx, cancel := s.bound(context.WithValue(ctx, asynqTaskKey{}, task), limits)
+	defer cancel()
+	err := s.w.process(ctx, j)
 	if result := j.Result(); err == nil && result != nil && task.ResultWriter() != nil {
 		if _, err := task.ResultWriter().Write(result); err != nil {
 			return fmt.Errorf("keep the result: %w", err)
 		}
 	}
 	if err != nil {
-		s.log(j, err)
+		s.w.logOutcome(j, err)
 		return stockError{err}
 	}
 	return nil
+}
+
+// bound sets the exact end of the attempt and lets it end with the worker.
+func (s *stock) bound(ctx context.Context, limits job.Limits) (context.Context, context.CancelFunc) {
+	ctx, abandon := context.WithCancelCause(ctx)
+	unlink := context.AfterFunc(s.w.abandoned, func() { abandon(ErrAbandoned) })
+	cancel := func() {}
+	if end := endOf(limits, time.Now()); !end.IsZero() {
+		ctx, cancel = context.WithDeadlineCause(ctx, end, ErrTimeout)
+	}
+	return ctx, func() { cancel(); unlink(); abandon(nil) }
 }
 
 func stockJob(ctx context.Context, task *asynq.Task) (*job.Job, job.Limits) {
@@ -79,21 +92,6 @@ func stockJob(ctx context.Context, task *asynq.Task) (*job.Job, job.Limits) {
 	retried, _ := asynq.GetRetryCount(ctx)
 	j.Attempt = retried + 1
 	return j, limits
-}
-
-func (s *stock) log(j *job.Job, err error) {
-	log := s.w.log.With("job", j.ID, "task", j.Task, "queue", j.Queue, "attempt", j.Attempt)
-	var panicked *job.PanicError
-	switch {
-	case errors.As(err, &panicked):
-		log.Error("the handler panicked", "err", err, "stack", string(panicked.Stack))
-	case job.IsSnooze(err):
-		log.Debug("job snoozed", "err", err)
-	case job.IsDiscard(err):
-		log.Warn("job discarded", "err", err)
-	default:
-		log.Warn("attempt failed", "err", err, "max_retry", j.MaxRetry)
-	}
 }
 
 // stockError makes asynq archive what is discarded, and keeps its words out of the stored error.

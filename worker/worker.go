@@ -35,6 +35,10 @@ type Worker struct {
 	middlewares []job.Middleware
 	feeders     []feeder
 
+	// chains are the routes' handlers in their middlewares, from the start of Run; unrouted takes what no route names.
+	chains   map[string]job.Handler
+	unrouted job.Handler
+
 	id      string
 	started time.Time
 
@@ -84,7 +88,8 @@ func (w *Worker) Use(middlewares ...job.Middleware) {
 	w.middlewares = append(w.middlewares, middlewares...)
 }
 
-// Mount gives every task that no route names to a plain asynq handler, an asynq.ServeMux for instance. Call it before Run.
+// Mount gives every task that no route names to a plain asynq handler, an asynq.ServeMux for instance. See Asynq for those that
+// need the engine asynq. Call it before Run.
 func (w *Worker) Mount(h asynq.Handler) { w.fallback = h }
 
 // Feeder brings jobs into the queues: triggers, schedules.
@@ -120,24 +125,29 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.abandoned, w.abandon = context.WithCancel(context.WithoutCancel(ctx))
 	defer w.abandon()
 
+	w.chain()
+	engine, err := w.newEngine()
+	if err != nil {
+		return err
+	}
 	if err := w.join(ctx); err != nil {
 		return err
 	}
 	w.log.Info("worker started", "worker", w.id, "engine", w.cfg.Engine, "concurrency", w.cfg.Concurrency,
 		"queues", w.cfg.QueueNames(), "tasks", len(w.routes))
-	err := w.parts().Run(ctx)
+	err = w.parts(engine).Run(ctx)
 	w.leave(ctx)
 	w.log.Info("worker stopped", "worker", w.id)
 	return errors.Join(err, w.burstResult())
 }
 
 // parts are what runs side by side until one of them ends.
-func (w *Worker) parts() *lifecycle.Group {
+func (w *Worker) parts(engine engine) *lifecycle.Group {
 	group := new(lifecycle.Group)
 	stopped := make(chan struct{})
 	group.Add("engine", func(ctx context.Context) error {
 		defer close(stopped)
-		return newStock(w).Run(ctx)
+		return engine.Run(ctx)
 	})
 	group.Add("beat", func(ctx context.Context) error {
 		w.keepBeating(context.WithoutCancel(ctx), stopped)

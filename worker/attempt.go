@@ -1,0 +1,171 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/queue"
+)
+
+// attempt is one run of a job, from its fetch until its handler has returned.
+type attempt struct {
+	lane    *lane
+	held    *queue.Job
+	job     *job.Job
+	limits  job.Limits
+	started time.Time
+
+	ctx    context.Context //nolint:containedctx // the handler's
+	cancel context.CancelCauseFunc
+
+	// Of the runner, once it has begun.
+	runner atomic.Int64 // the goroutine's number
+	end    atomic.Int64 // when the attempt's time is used up, in Unix nanoseconds
+
+	stuck atomic.Bool // its time is used up, and it goes on
+}
+
+func (p *pool) newAttempt(l *lane, held *queue.Job, now time.Time) *attempt {
+	a := &attempt{lane: l, held: held, started: now}
+	a.job, a.limits = heldJob(held)
+	a.ctx, a.cancel = context.WithCancelCause(p.base)
+	return a
+}
+
+// deadline is when the attempt's time is used up. It counts from the handler's start.
+func (a *attempt) deadline() time.Time {
+	if end := a.end.Load(); end != 0 {
+		return time.Unix(0, end)
+	}
+	return endOf(a.limits, a.started)
+}
+
+// heldJob is the handler's view of a job. asynq's message has limits in whole seconds; a producer may have left both out.
+func heldJob(held *queue.Job) (*job.Job, job.Limits) {
+	m := held.Message
+	headers, event, limits := job.Open(m.Headers)
+	if limits.Timeout == 0 {
+		limits.Timeout = time.Duration(m.Timeout) * time.Second
+	}
+	if limits.Deadline.IsZero() && m.Deadline > 0 {
+		limits.Deadline = time.Unix(m.Deadline, 0)
+	}
+	if limits.Timeout <= 0 && limits.Deadline.IsZero() {
+		limits.Timeout = job.DefaultTimeout
+	}
+	return &job.Job{
+		ID: held.ID, Task: m.Type, Queue: held.Queue, Payload: m.Payload, Headers: headers, Event: event,
+		Attempt: m.Retried + 1, MaxRetry: m.Retry,
+	}, limits
+}
+
+// run is a runner: it runs one job after the other until the pool stops. Runners are kept, so that their stacks have grown.
+func (p *pool) run() {
+	gone := true
+	defer func() {
+		if gone { // a handler has ended its goroutine
+			go p.run()
+		}
+	}()
+	number := goroutine()
+	for a := range p.todo {
+		p.attempt(a, number)
+	}
+	gone = false
+}
+
+// errGone is the failure of a handler that called runtime.Goexit, as a test's FailNow does.
+var errGone = errors.New("the handler ended its goroutine")
+
+func (p *pool) attempt(a *attempt, runner int64) {
+	end := endOf(a.limits, time.Now())
+	a.runner.Store(runner)
+	a.end.Store(end.UnixNano())
+	ctx, release := context.WithDeadlineCause(a.ctx, end, ErrTimeout)
+	err := errGone
+	defer func() {
+		p.conclude(a, context.Cause(ctx), err)
+		release()
+	}()
+	if err = ctx.Err(); err == nil {
+		err = errGone
+		err = p.w.process(ctx, a.job)
+	}
+}
+
+// conclude frees the attempt's slot and sends its end on its way.
+func (p *pool) conclude(a *attempt, cause, err error) {
+	end := p.ending(a, cause, err)
+	a.cancel(nil)
+	p.mu.Lock()
+	if _, ours := p.running[a]; !ours { // it was handed back meanwhile
+		p.mu.Unlock()
+		return
+	}
+	delete(p.running, a)
+	p.free++
+	p.unanswered++
+	a.lane.ends = append(a.lane.ends, end)
+	stopping := p.stopping
+	p.mu.Unlock()
+	notify(p.wake)
+	a.lane.ring()
+	if stopping {
+		notify(p.changed)
+	}
+}
+
+// ending is how an attempt ends in Redis.
+type ending struct {
+	end  queue.End
+	died bool
+}
+
+// ending judges an attempt by why its context has ended, nil if it has not, and by the handler's answer.
+func (p *pool) ending(a *attempt, cause, err error) ending {
+	switch {
+	case cause == nil:
+	case errors.Is(cause, ErrLostOwnership):
+		// Redis refuses whatever we say. Saying it makes the queue forget the job here.
+		return ending{end: queue.HandBack(a.held)}
+	case errors.Is(cause, ErrAbandoned) && err != nil:
+		return ending{end: queue.HandBack(a.held)}
+	case errors.Is(cause, ErrCancelled) && err != nil:
+		p.log.Info("job cancelled", "job", a.job.ID, "task", a.job.Task, "queue", a.job.Queue)
+		return ending{end: queue.Archive(a.held, ErrCancelled.Error())}
+	case errors.Is(cause, ErrTimeout):
+		err = late(a, err)
+	}
+	if err != nil {
+		p.w.logOutcome(a.job, err)
+	}
+	switch outcomeOf(a.job, err) {
+	case done:
+		return ending{end: queue.Complete(a.held, a.job.Result())}
+	case revoked:
+		return ending{end: queue.Done(a.held)}
+	case snoozed:
+		return ending{end: queue.Snooze(a.held, p.w.backoff(a.job.Task, a.job.Attempt, err))}
+	case putOff:
+		return ending{end: queue.Again(a.held, p.w.backoff(a.job.Task, a.job.Attempt, err), err.Error())}
+	case died:
+		return ending{end: queue.Archive(a.held, err.Error()), died: true}
+	}
+	return ending{end: queue.Retry(a.held, p.w.backoff(a.job.Task, a.job.Attempt, err), err.Error())}
+}
+
+// late is the failure of an attempt that returned after its time. In time to answer for it, a handler may still discard or
+// snooze the job; one that was stuck may not, and no handler can call it done.
+func late(a *attempt, err error) error {
+	switch {
+	case err == nil:
+		return ErrTimeout
+	case a.stuck.Load():
+		return fmt.Errorf("%w; the handler returned %v later: %s", ErrTimeout, time.Since(a.deadline()).Round(time.Millisecond), err)
+	}
+	return err
+}

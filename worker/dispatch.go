@@ -1,0 +1,218 @@
+package worker
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/bellhop-dev/bellhop/queue"
+)
+
+// dispatch fetches jobs for free slots until ctx ends, and returns once no fetch is under way.
+func (p *pool) dispatch(ctx context.Context) {
+	var fetching sync.WaitGroup
+	defer fetching.Wait()
+	for {
+		if n, lanes := p.next(); n > 0 && len(lanes) > 0 && ctx.Err() == nil {
+			p.take(ctx, &fetching, n, lanes)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.wake:
+		}
+	}
+}
+
+// next are the slots to fill and the lanes to fill them from.
+func (p *pool) next() (int, []*lane) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.room()
+	if n <= 0 {
+		return 0, nil
+	}
+	lanes := make([]*lane, 0, len(p.lanes))
+	for _, l := range p.lanes {
+		if l.state == laneReady {
+			lanes = append(lanes, l)
+		}
+	}
+	return n, lanes
+}
+
+// take shares n slots among lanes that may have jobs, and fetches for them.
+func (p *pool) take(ctx context.Context, fetching *sync.WaitGroup, n int, lanes []*lane) {
+	switch {
+	case len(p.lanes) == 1:
+		p.fetch(ctx, lanes[0], n)
+	case p.w.cfg.StrictPriority:
+		p.takeStrictly(ctx, fetching, n, lanes)
+	default:
+		p.takeShares(ctx, fetching, n, lanes)
+	}
+}
+
+// patience is how long the other queues wait for one whose server does not answer.
+const patience = 50 * time.Millisecond
+
+// takeStrictly asks a queue only for what those before it have not filled.
+func (p *pool) takeStrictly(ctx context.Context, fetching *sync.WaitGroup, n int, lanes []*lane) {
+	for i, l := range lanes {
+		if n == 0 {
+			p.passOn(fetching, lanes[i:])
+			return
+		}
+		got := make(chan int, 1)
+		fetching.Go(func() { got <- p.fetch(ctx, l, n) })
+		n -= within(got, n)
+	}
+}
+
+// within is the answer, or what to assume when it does not come in time.
+func within(got <-chan int, otherwise int) int {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case n := <-got:
+		return n
+	case <-timer.C:
+		return otherwise
+	}
+}
+
+// takeShares gives each slot to a queue drawn by weight, as asynq draws for each job, and asks all of them at once.
+func (p *pool) takeShares(ctx context.Context, fetching *sync.WaitGroup, n int, lanes []*lane) {
+	shares := draw(n, lanes)
+	got := make(chan int, len(lanes))
+	asked := 0
+	var left []*lane
+	for i, l := range lanes {
+		if shares[i] == 0 {
+			left = append(left, l)
+			continue
+		}
+		asked++
+		fetching.Go(func() { got <- p.fetch(ctx, l, shares[i]) })
+	}
+	p.passOn(fetching, left)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for range asked {
+		select {
+		case <-got:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// draw deals n slots by weight.
+func draw(n int, lanes []*lane) []int {
+	shares := make([]int, len(lanes))
+	if len(lanes) == 1 {
+		shares[0] = n
+		return shares
+	}
+	sum := 0
+	for _, l := range lanes {
+		sum += l.weight
+	}
+	for range n {
+		at := rand.IntN(sum) //nolint:gosec // a draw, not a secret
+		for i, l := range lanes {
+			if at -= l.weight; at < 0 {
+				shares[i]++
+				break
+			}
+		}
+	}
+	return shares
+}
+
+// passOn lets others look into queues that had no slot left here.
+func (p *pool) passOn(fetching *sync.WaitGroup, lanes []*lane) {
+	for _, l := range lanes {
+		fetching.Go(func() {
+			if err := p.waiter.PassOn(p.fetches, l.name); err != nil {
+				p.redis.failed("pass on "+l.name, err)
+				return
+			}
+			p.redis.answered("pass on " + l.name)
+		})
+	}
+}
+
+// fetch takes up to n jobs and starts them. It answers how many.
+func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
+	p.mu.Lock()
+	p.free -= n
+	l.state = laneFetching
+	p.mu.Unlock()
+
+	got, err := p.queue.Fetch(p.fetches, l.name, n)
+	if err != nil {
+		p.redis.failed("fetch from "+l.name, err)
+	} else {
+		p.redis.answered("fetch from " + l.name)
+	}
+	if got.Orphans > 0 || got.Undecodable > 0 {
+		p.log.Warn("jobs that can't run were taken out of the queue", "queue", l.name,
+			"without_body", got.Orphans, "undecodable", got.Undecodable)
+	}
+	p.start(ctx, l, n, got.Jobs)
+	p.judge(l, got, err)
+	return len(got.Jobs)
+}
+
+// start gives jobs to runners, and gives back the slots of n that they don't need.
+func (p *pool) start(ctx context.Context, l *lane, n int, jobs []*queue.Job) {
+	if len(jobs) > 0 && ctx.Err() != nil {
+		p.mu.Lock()
+		p.unstarted = append(p.unstarted, jobs...)
+		p.mu.Unlock()
+		return
+	}
+	attempts := make([]*attempt, len(jobs))
+	now := time.Now()
+	for i, held := range jobs {
+		attempts[i] = p.newAttempt(l, held, now)
+	}
+	p.mu.Lock()
+	p.free += n - len(attempts)
+	for _, a := range attempts {
+		p.running[a] = struct{}{}
+	}
+	missing := len(p.running) - p.runners
+	p.runners += max(missing, 0)
+	p.mu.Unlock()
+	for _, a := range attempts {
+		p.todo <- a
+	}
+	for range missing {
+		go p.run()
+	}
+}
+
+// judge decides when to ask the queue again.
+func (p *pool) judge(l *lane, got queue.Fetched, err error) {
+	if err != nil {
+		p.rest(l)
+		return
+	}
+	p.mu.Lock()
+	l.failures = 0
+	if got.Left > 0 && !got.Paused {
+		l.state = laneReady
+		p.mu.Unlock()
+		return
+	}
+	l.state = laneWaiting
+	p.mu.Unlock()
+	notify(l.empty)
+}
+
+// jitter shortens a pause by up to half.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) } //nolint:gosec // not a secret

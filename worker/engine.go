@@ -1,0 +1,69 @@
+package worker
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/bellhop-dev/bellhop/job"
+)
+
+// engine takes jobs from Redis, brings them through the worker's process and writes how they ended.
+type engine interface {
+	// Run takes jobs until ctx ends. Then it marks the worker as draining, and returns once the running jobs have finished or,
+	// after the grace period, were handed back.
+	Run(ctx context.Context) error
+}
+
+func (w *Worker) newEngine() (engine, error) {
+	if w.cfg.Engine == EngineAsynq {
+		return newStock(w), nil
+	}
+	return newPool(w)
+}
+
+// outcome is what the answer of a handler means to its job.
+type outcome int
+
+const (
+	done    outcome = iota // gone, or kept for its retention
+	revoked                // gone: asynq.RevokeTask
+	snoozed                // later, unspent
+	putOff                 // later, unspent: no handler here
+	retried                // later, one attempt spent
+	died                   // kept among the dead
+)
+
+func outcomeOf(j *job.Job, err error) outcome {
+	switch {
+	case err == nil:
+		return done
+	case errors.Is(err, asynq.RevokeTask):
+		return revoked
+	case job.IsDiscard(err), errors.Is(err, asynq.SkipRetry):
+		return died
+	case job.IsSnooze(err):
+		return snoozed
+	case errors.Is(err, errNoHandler):
+		return putOff
+	case j.LastAttempt():
+		return died
+	}
+	return retried
+}
+
+func (w *Worker) logOutcome(j *job.Job, err error) {
+	log := w.log.With("job", j.ID, "task", j.Task, "queue", j.Queue, "attempt", j.Attempt)
+	var panicked *job.PanicError
+	switch {
+	case errors.As(err, &panicked):
+		log.Error("the handler panicked", "err", err, "stack", string(panicked.Stack))
+	case job.IsSnooze(err):
+		log.Debug("job snoozed", "err", err)
+	case job.IsDiscard(err):
+		log.Warn("job discarded", "err", err)
+	default:
+		log.Warn("attempt failed", "err", err, "max_retry", j.MaxRetry)
+	}
+}

@@ -1,0 +1,99 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bellhop-dev/bellhop/queue"
+)
+
+// lane is what the pool knows of one queue. The pool's mutex guards it.
+type lane struct {
+	name   string
+	weight int
+
+	state    laneState
+	failures int           // of fetches, one after the other
+	empty    chan struct{} // tells wait that a fetch found nothing more
+
+	ends  []ending
+	ended chan struct{} // tells finish that there are ends
+}
+
+type laneState int
+
+const (
+	laneReady    laneState = iota // there may be jobs: fetch once there are slots
+	laneFetching                  // asked
+	laneWaiting                   // empty or paused: wait tells
+	laneResting                   // Redis failed: later
+)
+
+func newLane(q Queue) *lane {
+	return &lane{name: q.Name, weight: q.Weight, empty: make(chan struct{}, 1), ended: make(chan struct{}, 1)}
+}
+
+// ring tells finish that there are ends.
+func (l *lane) ring() { notify(l.ended) }
+
+// wait waits for jobs in a queue that a fetch has found empty, until ctx ends.
+func (p *pool) wait(ctx context.Context, l *lane) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.empty:
+		}
+		err := p.waiter.Wait(l.name, p.hasFree)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil && !p.hasFree() {
+			err = p.waiter.PassOn(ctx, l.name)
+		}
+		if err != nil && !errors.Is(err, queue.ErrBusy) {
+			p.redis.failed("wait for "+l.name, err)
+			p.rest(l)
+			continue
+		}
+		p.ready(l)
+	}
+}
+
+// hasFree tells whether a job that came now could start.
+func (p *pool) hasFree() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.room() > 0
+}
+
+// room is how many jobs can be taken. The ends that Redis has not confirmed count against it only beyond a bound.
+func (p *pool) room() int {
+	return min(p.free, max(p.w.cfg.Concurrency, minBacklog)-p.unanswered)
+}
+
+func (p *pool) ready(l *lane) {
+	p.mu.Lock()
+	l.state = laneReady
+	p.mu.Unlock()
+	notify(p.wake)
+}
+
+const (
+	firstRest = 100 * time.Millisecond
+	maxRest   = 2 * time.Second
+)
+
+// rest leaves a queue alone for a while after a failure.
+func (p *pool) rest(l *lane) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.state = laneResting
+	pause := maxRest
+	if l.failures < 5 {
+		pause = min(firstRest<<l.failures, maxRest)
+	}
+	l.failures++
+	time.AfterFunc(jitter(pause), func() { p.ready(l) })
+}
