@@ -29,7 +29,7 @@ func (l *Loaded) check(faults Faults) Faults {
 
 // split takes joined errors apart; one that wraps others in words of its own is one fault.
 func split(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // only the outermost is looked at
+	joined, ok := err.(interface{ Unwrap() []error })
 	if err == nil || !ok || err.Error() != errors.Join(joined.Unwrap()...).Error() {
 		return slices.DeleteFunc([]error{err}, func(err error) bool { return err == nil })
 	}

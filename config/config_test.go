@@ -99,7 +99,8 @@ func TestPrecedence(t *testing.T) {
 		{"BELLHOP_CONFIG", given{file: file, files: map[string]string{"o.yaml": "worker: {concurrency: 5}"}, env: []string{"BELLHOP_CONFIG=o.yaml"}}, 5, "o.yaml:1"},
 		{
 			"--config over BELLHOP_CONFIG",
-			given{files: map[string]string{"o.yaml": "worker: {concurrency: 5}"}, env: []string{"BELLHOP_CONFIG=gone.yaml"}, args: []string{"--config=o.yaml"}}, 5, "o.yaml:1",
+			given{files: map[string]string{"o.yaml": "worker: {concurrency: 5}"}, env: []string{"BELLHOP_CONFIG=gone.yaml"}, args: []string{"--config=o.yaml"}},
+			5, "o.yaml:1",
 		},
 		{"other keys of a section stay", given{file: file, env: []string{"BELLHOP_WORKER_GRACE=1s"}}, 2, "bellhop.yaml:1"},
 	} {
@@ -125,8 +126,12 @@ func TestEveryFlagSetsItsKey(t *testing.T) {
 	c := l.Config
 	got := []any{c.Redis.URL, c.Worker.Queues, c.Worker.Concurrency, c.Worker.Burst, c.Worker.Grace, c.HTTP.Addr, c.Triggers.Files, c.Log.Level, c.Log.Format}
 	want := []any{
-		"redis://h", []worker.Queue{{Name: "critical", Weight: 6}, {Name: "default", Weight: 3}, {Name: "low", Weight: 1}}, 3, true,
-		3 * time.Second, "", []string{"x,y", "z"}, "warn", "json",
+		"redis://h",
+		[]worker.Queue{{Name: "critical", Weight: 6}, {Name: "default", Weight: 3}, {Name: "low", Weight: 1}},
+		3, true,
+		3 * time.Second, "",
+		[]string{"x,y", "z"},
+		"warn", "json",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -198,8 +203,7 @@ func TestEveryFieldIsReachable(t *testing.T) {
 	t.Parallel()
 	var untagged func(section reflect.Type, path string)
 	untagged = func(section reflect.Type, path string) {
-		for i := range section.NumField() {
-			f := section.Field(i)
+		for f := range section.Fields() {
 			if f.IsExported() && f.Tag.Get("mapstructure") == "" {
 				t.Errorf("%s%s has no mapstructure tag", path, f.Name)
 			}
@@ -222,7 +226,8 @@ func TestEveryFieldIsReachable(t *testing.T) {
 			"bellhop.yaml:" + fmt.Sprint(strings.Count(k.path, ".")+1): {file: nested(k.path, text)},
 			k.env(): {env: []string{k.env() + "=" + text}},
 		} {
-			set, faults := layer{}, Faults{}
+			var set layer
+			var faults Faults
 			if g.file != "" {
 				set, faults = readYAML(defaultFile, []byte(g.file))
 			} else {

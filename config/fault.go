@@ -7,6 +7,8 @@ import (
 )
 
 // Fault is one thing wrong with the configuration.
+//
+//nolint:errname // a fault of the configuration, not of the program
 type Fault struct {
 	Text  string // what is wrong, beginning with the key
 	Place string // bellhop.yaml:3, BELLHOP_X, --flag; "" if it is in none

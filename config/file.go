@@ -41,7 +41,7 @@ func readFile(named, dir string) (layer, string, Faults) {
 var errTooLarge = errors.New("it is too large")
 
 func readLimited(name string, most int64) ([]byte, error) {
-	f, err := os.Open(name) //nolint:gosec // the operator names it
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +55,7 @@ func readLimited(name string, most int64) ([]byte, error) {
 
 // withoutPath drops what an *fs.PathError repeats.
 func withoutPath(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
 	}
 	return err

@@ -48,8 +48,7 @@ type field struct {
 
 func fieldsOf(section reflect.Type) []field {
 	var all []field
-	for i := range section.NumField() {
-		f := section.Field(i)
+	for f := range section.Fields() {
 		name, squashed := tagOf(f)
 		switch {
 		case squashed:

@@ -50,7 +50,6 @@ func TestLogLevel(t *testing.T) {
 	}
 }
 
-//nolint:paralleltest // sets a variable of the process
 func TestNoColor(t *testing.T) {
 	t.Setenv("NO_COLOR", "1")
 	var b bytes.Buffer

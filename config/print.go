@@ -120,7 +120,7 @@ func textNode(s string) *yaml.Node {
 }
 
 func marshalText(v reflect.Value) string {
-	if m, ok := v.Interface().(encoding.TextMarshaler); ok {
+	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok {
 		if text, err := m.MarshalText(); err == nil {
 			return string(text)
 		}

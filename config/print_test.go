@@ -69,8 +69,7 @@ func TestPrintTellsWhereEachValueIsFrom(t *testing.T) {
 		args: []string{"--burst"},
 	}.mustLoad(t)
 	text := printed(t, l)
-	want := `worker:
-  engine: asynq                              # default
+	want := `
   concurrency: 5                             # bellhop.yaml:2
   queues: [{name: critical, weight: 6}]      # bellhop.yaml:4
   strict_priority: false                     # default

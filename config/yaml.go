@@ -202,7 +202,7 @@ func (f *Faults) addText(place, path string, err error) {
 	if err == nil {
 		return
 	}
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // our own, not wrapped
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, one := range many.Unwrap() {
 			f.addText(place, path, one)
 		}
