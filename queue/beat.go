@@ -117,8 +117,12 @@ func (b *beat) answer() Beaten {
 	return out
 }
 
-// Leave takes the worker out of its queues, so that nobody waits for its beat. Call it last: hand back what is held first.
+// Leave takes the worker out of its queues, so that nobody waits for its beat. Call it last: hand back what is held first. What
+// a fetch took whose answer was lost is handed back here.
 func (w *Worker) Leave(ctx context.Context) error {
+	if err := w.settle(ctx); err != nil {
+		return fmt.Errorf("leave: %w", err)
+	}
 	calls := make([]*call, len(w.names))
 	for i, q := range w.names {
 		keys := []string{wire.BeatsKey(q), wire.KeeperKey(q), wire.CallsKey(q), wire.WatchKey(q), wire.WatcherKey(q)}
@@ -129,6 +133,26 @@ func (w *Worker) Leave(ctx context.Context) error {
 	for i, call := range calls {
 		if err := call.reply.Err(); err != nil {
 			faults = append(faults, fmt.Errorf("leave queue %q: %w", w.names[i], err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// settle asks again for the answers that were lost, and hands back what they bring.
+func (w *Worker) settle(ctx context.Context) error {
+	var faults []error
+	for _, name := range w.names {
+		l := w.lanes[name]
+		l.fetching.Lock()
+		open := l.open
+		l.fetching.Unlock()
+		if !open {
+			continue
+		}
+		got, err := w.Fetch(ctx, name, 1) // more than one is handed back by Fetch
+		faults = append(faults, err)
+		for _, job := range got.Jobs {
+			faults = append(faults, w.Finish(ctx, HandBack(job))...)
 		}
 	}
 	return errors.Join(faults...)

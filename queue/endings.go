@@ -33,6 +33,7 @@ func (w *Worker) Finish(ctx context.Context, ends ...End) []error {
 		byLane[l] = append(byLane[l], sent[i])
 	}
 	for l, some := range byLane {
+		newestFirst(some) // over several calls too
 		l.ending.push(some...)
 	}
 	for i, e := range sent {

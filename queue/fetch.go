@@ -35,7 +35,7 @@ type Fetched struct {
 }
 
 // Fetch takes up to n jobs of a queue, at most MaxBatch, which are the worker's from then on: each needs a Finish. It never
-// waits. When it fails, ask again: what a lost answer had taken is found then.
+// waits. When it fails, ask again: what a lost answer had taken is found then, by Leave at the latest.
 func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error) {
 	l, err := w.lane(queue)
 	if err != nil {
@@ -47,6 +47,7 @@ func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
 
+	l.open = true
 	reply, err := w.take(ctx, l, min(n, MaxBatch))
 	if err == nil && reply[3] == int64(mustBeat) {
 		w.beat(ctx, func(other *lane) bool { return other == l }) // its failure shows below
@@ -58,6 +59,7 @@ func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error
 	if err != nil {
 		return Fetched{}, fmt.Errorf("fetch from %q: %w", queue, err)
 	}
+	l.open = false
 	l.request++
 	return w.sort(ctx, l, n, reply)
 }

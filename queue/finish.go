@@ -2,6 +2,7 @@ package queue
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -154,11 +155,7 @@ func ceilDelay(d time.Duration) int64 {
 // finish runs one call of the script and gives each end its answer. It fails as a whole if Redis can't be asked: the
 // ends may be written or not, and the same request asked again tells.
 func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*ending) error {
-	// The newest first: it stands at the head of the active list. And what is handed back last comes to stand at the very head of
-	// pending, where it came from.
-	slices.SortStableFunc(ends, func(a, b *ending) int {
-		return int(b.end.job.Attempt - a.end.job.Attempt)
-	})
+	newestFirst(ends)
 	args := []any{wire.JobPrefix(l.queue), w.id, request, int(leaseTime / time.Second)}
 	sent := make([]*ending, 0, len(ends))
 	for _, e := range ends {
@@ -187,6 +184,12 @@ func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*en
 		}
 	}
 	return nil
+}
+
+// newestFirst sorts by attempt. The newest stands at the head of the active list; and what is handed back last comes to stand at
+// the very head of pending, where it came from.
+func newestFirst(ends []*ending) {
+	slices.SortStableFunc(ends, func(a, b *ending) int { return cmp.Compare(b.end.job.Attempt, a.end.job.Attempt) })
 }
 
 func finishKeys(queue string) []string {

@@ -196,6 +196,24 @@ func TestHandBackPutsJobsWhereTheyWere(t *testing.T) {
 	})
 }
 
+func TestHandBackKeepsTheOrderOverManyCalls(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	b.enqueue(ids(1300)...)
+	want := b.pending()
+	var ends []queue.End
+	for len(ends) < 1300 {
+		for _, job := range b.fetch(500).Jobs {
+			ends = append(ends, queue.HandBack(job))
+		}
+	}
+	b.finish(ends...)
+	if diff := cmp.Diff(want, b.pending()); diff != "" {
+		t.Error(diff)
+	}
+	b.atRest()
+}
+
 // What a zombie tries after its job was given to another changes nothing.
 func TestAZombieCannotWrite(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
@@ -148,6 +149,37 @@ func TestLostRepliesStrandNothing(t *testing.T) {
 	if b.worker.Held() != 0 {
 		t.Errorf("holds %d", b.worker.Held())
 	}
+}
+
+// The last fetch of a worker took jobs, and its answer was lost.
+func TestLeaveHandsBackWhatALostAnswerTook(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := newCutter(t, server.Addr(), 1)
+	rdb := redis.NewClient(&redis.Options{
+		Addr: proxy.listener.Addr().String(), ContextTimeoutEnabled: true, DisableIdentity: true, MaxRetries: -1,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	})
+	t.Cleanup(func() { _ = rdb.Close() })
+	b := setup(t, rdb)
+	b.enqueue("warm", "a", "b", "c", "d")
+	b.finish(queue.Done(b.take()))
+	want := b.pending()
+	proxy.set(1)
+	if _, err := b.worker.Fetch(b.ctx, q, 3); err == nil {
+		t.Fatal("the answer was not lost")
+	}
+	proxy.set(0)
+	if n := rdb.LLen(b.ctx, wire.ActiveKey(q)).Val(); n != 3 {
+		t.Fatalf("%d active, want 3", n)
+	}
+	if err := b.worker.Leave(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, b.pending()); diff != "" {
+		t.Error(diff)
+	}
+	b.atRest()
 }
 
 // SCRIPT FLUSH at any time is no error.
