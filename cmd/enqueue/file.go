@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,9 +42,12 @@ func (e *enqueuer) enqueueFile(ctx context.Context, task string) error {
 		return err
 	}
 	rejects := &rejects{path: e.rejectedPath(), stderr: e.stderr}
+	if err := e.refuseOwnRejects(in, rejects.path); err != nil {
+		return err
+	}
 	bar := e.progress(size)
 
-	failed := e.eachBatch(ctx, in, bar, func(batch []line) error {
+	failed := e.eachBatch(ctx, in, bar, rejects, func(batch []line) error {
 		return e.storeBatch(ctx, reader, batch, rejects)
 	})
 	_ = bar.Exit()
@@ -76,6 +80,22 @@ func (e *enqueuer) rejectedPath() string {
 	return e.from + ".rejected"
 }
 
+// refuseOwnRejects keeps the file from being emptied while it is read.
+func (e *enqueuer) refuseOwnRejects(in io.Reader, path string) error {
+	f, ok := in.(*os.File)
+	if !ok {
+		return nil
+	}
+	from, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("look at the file of jobs: %w", err)
+	}
+	if into, err := os.Stat(path); err == nil && os.SameFile(from, into) {
+		return cli.Usagef("--rejected %s is the file that is read: name another one", path)
+	}
+	return nil
+}
+
 // progress is seen by a person only.
 func (e *enqueuer) progress(size int64) *progressbar.ProgressBar {
 	return progressbar.NewOptions64(size,
@@ -88,40 +108,47 @@ func (e *enqueuer) progress(size int64) *progressbar.ProgressBar {
 	)
 }
 
-// line is one line of the file, without its end.
+// line is one line of the file, without the newline.
 type line struct {
 	number int
 	text   []byte
 }
 
 // eachBatch reads on until the end, the first failure that would repeat for every line, or the end of ctx.
-func (e *enqueuer) eachBatch(ctx context.Context, in io.Reader, bar *progressbar.ProgressBar, store func([]line) error) error {
+func (e *enqueuer) eachBatch(ctx context.Context, in io.Reader, bar *progressbar.ProgressBar, rejects *rejects, store func([]line) error) error {
 	r := bufio.NewReaderSize(in, 1<<20)
 	var batch []line
-	bytes := 0
+	size := 0
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
 		err := store(batch)
-		_ = bar.Add(bytes + len(batch))
-		batch, bytes = batch[:0], 0
+		_ = bar.Add(size + len(batch))
+		batch, size = batch[:0], 0
 		return err
 	}
 	for number := 1; ; number++ {
 		text, err := readLine(r)
+		if errors.Is(err, errLongLine) {
+			e.total.Lines++
+			if err := errors.Join(flush(), rejects.addLong(number, text, r)); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return errors.Join(flush(), fmt.Errorf("read line %d: %w", number, err))
 		}
-		if len(text) > 0 {
+		if len(bytes.TrimSpace(text)) > 0 {
 			e.total.Lines++
 			batch = append(batch, line{number, text})
-			bytes += len(text)
+			size += len(text)
 		}
 		if err != nil {
 			return flush()
 		}
-		if len(batch) >= batchLines || bytes >= batchBytes {
+		if len(batch) >= batchLines || size >= batchBytes {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -132,22 +159,22 @@ func (e *enqueuer) eachBatch(ctx context.Context, in io.Reader, bar *progressbar
 	}
 }
 
-// readLine returns the next line without its end; a line beyond the bound comes whole up to a little more than the bound, so that its
-// reader refuses it, and the file goes on after it.
+// errLongLine tells that a line is longer than what one may be, and that its rest is not read yet.
+var errLongLine = fmt.Errorf("the line is longer than %d MiB", maxLineBytes>>20)
+
+// readLine returns the next line without its end.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var text []byte
 	for {
 		part, err := r.ReadSlice('\n')
-		if len(text) <= maxLineBytes {
-			text = append(text, part...)
-		}
-		if errors.Is(err, bufio.ErrBufferFull) {
+		text = append(text, part...)
+		switch {
+		case len(text) > maxLineBytes+1 && errors.Is(err, bufio.ErrBufferFull):
+			return text, errLongLine
+		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		}
-		for len(text) > 0 && (text[len(text)-1] == '\n' || text[len(text)-1] == '\r') {
-			text = text[:len(text)-1]
-		}
-		return text, err
+		return bytes.TrimSuffix(text, []byte("\n")), err
 	}
 }
 
@@ -178,8 +205,34 @@ type rejects struct {
 }
 
 func (r *rejects) add(l line, reason error) error {
+	return r.keep(l.number, reason, func() error {
+		_, err := r.file.Write(append(l.text, '\n'))
+		return err
+	})
+}
+
+// addLong keeps a line of which only the head was read: the rest goes from the file to the file.
+func (r *rejects) addLong(number int, head []byte, rest *bufio.Reader) error {
+	return r.keep(number, errLongLine, func() error {
+		_, err := r.file.Write(head)
+		for more := true; more && err == nil; {
+			var part []byte
+			part, err = rest.ReadSlice('\n')
+			more = errors.Is(err, bufio.ErrBufferFull)
+			if more || errors.Is(err, io.EOF) {
+				err = nil
+			}
+			if _, failed := r.file.Write(part); failed != nil {
+				return failed
+			}
+		}
+		return err
+	})
+}
+
+func (r *rejects) keep(number int, reason error, write func() error) error {
 	r.count++
-	fmt.Fprintf(r.stderr, "line %d: %v\n", l.number, reason)
+	fmt.Fprintf(r.stderr, "line %d: %v\n", number, reason)
 	if r.file == nil {
 		f, err := os.OpenFile(r.path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 		if err != nil {
@@ -187,7 +240,7 @@ func (r *rejects) add(l line, reason error) error {
 		}
 		r.file = f
 	}
-	if _, err := r.file.Write(append(l.text, '\n')); err != nil {
+	if err := write(); err != nil {
 		return fmt.Errorf("keep the rejected lines: %w", err)
 	}
 	return nil

@@ -79,8 +79,9 @@ var recordFields = []string{
 
 // read returns a request or an event, never both.
 func (r *lineReader) read(text []byte) (*job.Request, *events.Event, error) {
+	text = bytes.TrimSpace(text)
 	if len(text) > maxLineBytes {
-		return nil, nil, fmt.Errorf("the line is longer than %d MiB", maxLineBytes>>20)
+		return nil, nil, errLongLine
 	}
 	switch {
 	case r.task != nil:
