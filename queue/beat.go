@@ -24,7 +24,7 @@ var (
 const BeatInterval = time.Second
 
 // idleBeat is how often a worker beats for a queue of which it holds no job: nobody waits for its jobs.
-const idleBeat = 3 * BeatInterval
+const idleBeat = 5 * BeatInterval
 
 // keepTime is how long a queue's keeper may be silent until another worker keeps the queue.
 const keepTime = 2*idleBeat + BeatInterval
@@ -45,7 +45,7 @@ type Beaten struct {
 }
 
 // Beat records the sign of life and extends the leases of all jobs that the worker holds, in one round trip. It answers for
-// each queue that was due for a beat: those of which the worker holds jobs, the others every 3 s.
+// each queue that was due for a beat: those of which the worker holds jobs, the others every 5 s.
 func (w *Worker) Beat(ctx context.Context) []Beaten {
 	return w.beat(ctx, func(l *lane) bool { return l.count() > 0 || time.Since(l.lastBeat()) >= idleBeat-BeatInterval/2 })
 }

@@ -24,9 +24,11 @@ local last = tonumber(redis.call("ZSCORE", KEYS[4], worker) or nil)
 
 local keeper = 0
 if tonumber(ARGV[3]) > 0 then
-	if redis.call("SET", KEYS[5], worker, "NX", "PX", ARGV[3]) then
+	local who = redis.call("GET", KEYS[5])
+	if not who then
+		redis.call("SET", KEYS[5], worker, "PX", ARGV[3])
 		keeper = 1
-	elseif redis.call("GET", KEYS[5]) == worker then
+	elseif who == worker then
 		redis.call("PEXPIRE", KEYS[5], ARGV[3])
 		keeper = 1
 	end

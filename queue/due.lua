@@ -23,6 +23,29 @@ local now_ns = now[1] .. string.format("%06d", now[2]) .. "000"
 local limit = tonumber(ARGV[3])
 local moved, dropped = 0, 0
 
+local function until_next()
+	local wait = -1
+	local function sooner(zset, unit)
+		local first = redis.call("ZRANGE", zset, 0, 0, "WITHSCORES")
+		if first[2] then
+			local ms = math.max(math.ceil(first[2]) * unit - now_ms, 0)
+			if wait < 0 or ms < wait then
+				wait = ms
+			end
+		end
+	end
+	sooner(KEYS[5], 1)
+	sooner(KEYS[1], 1000)
+	sooner(KEYS[2], 1000)
+	return wait
+end
+
+-- Most calls find nothing to do.
+local wait = until_next()
+if wait ~= 0 then
+	return {now_s, tonumber(now[2]), 0, 0, wait}
+end
+
 local function move(zset, id)
 	local key = ARGV[1] .. id
 	redis.call("ZREM", zset, id)
@@ -74,20 +97,4 @@ for z = 1, 2 do
 	end
 end
 
-local wait = -1
-if full then
-	wait = 0
-else
-	local function sooner(first, unit)
-		if first[2] then
-			local ms = math.max(math.ceil(first[2]) * unit - now_ms, 0)
-			if wait < 0 or ms < wait then
-				wait = ms
-			end
-		end
-	end
-	sooner(redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES"), 1)
-	sooner(redis.call("ZRANGE", KEYS[1], 0, 0, "WITHSCORES"), 1000)
-	sooner(redis.call("ZRANGE", KEYS[2], 0, 0, "WITHSCORES"), 1000)
-end
-return {now_s, tonumber(now[2]), moved, dropped, wait}
+return {now_s, tonumber(now[2]), moved, dropped, full and 0 or until_next()}

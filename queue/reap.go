@@ -20,7 +20,7 @@ type LastBeat struct {
 	At     time.Time // of Redis' clock, to the millisecond
 }
 
-// Beats lists the workers of a queue, the most silent first. A worker that holds no job of the queue beats every 3 s, the
+// Beats lists the workers of a queue, the most silent first. A worker that holds no job of the queue beats every 5 s, the
 // others every second.
 func (c *Client) Beats(ctx context.Context, queue string) ([]LastBeat, error) {
 	zs, err := c.rdb.ZRangeWithScores(ctx, wire.BeatsKey(queue), 0, -1).Result()
