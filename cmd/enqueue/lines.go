@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/internal/cli"
@@ -80,8 +81,11 @@ var recordFields = []string{
 // read returns a request or an event, never both.
 func (r *lineReader) read(text []byte) (*job.Request, *events.Event, error) {
 	text = bytes.TrimSpace(text)
-	if len(text) > maxLineBytes {
+	switch {
+	case len(text) > maxLineBytes:
 		return nil, nil, errLongLine
+	case !utf8.Valid(text):
+		return nil, nil, errNotUTF8
 	}
 	switch {
 	case r.task != nil:

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/fleet"
@@ -27,6 +28,9 @@ func unreachable(cfg redisconn.Config, err error) error {
 // maxPayloadBytes bounds what is read as one payload. Redis would take more; a queue should not.
 const maxPayloadBytes = 16 << 20
 
+// errNotUTF8: decoders of JSON put another character in the place of what is wrong, and say nothing.
+var errNotUTF8 = errors.New("it is not UTF-8, which JSON must be: convert it, with iconv for instance")
+
 // readPayload takes JSON, @FILE or -; nothing means an empty object.
 func (e *enqueuer) readPayload(arg string) ([]byte, error) {
 	var in io.Reader
@@ -43,7 +47,7 @@ func (e *enqueuer) readPayload(arg string) ([]byte, error) {
 		defer f.Close() //nolint:errcheck // read only
 		in = f
 	default:
-		return []byte(arg), nil
+		in = strings.NewReader(arg)
 	}
 	data, err := io.ReadAll(io.LimitReader(in, maxPayloadBytes+1))
 	if err != nil {
@@ -51,6 +55,9 @@ func (e *enqueuer) readPayload(arg string) ([]byte, error) {
 	}
 	if len(data) > maxPayloadBytes {
 		return nil, cli.Usagef("the payload is larger than %d MiB: store it elsewhere and enqueue a reference", maxPayloadBytes>>20)
+	}
+	if !utf8.Valid(data) {
+		return nil, cli.Usagef("read the payload: %w", errNotUTF8)
 	}
 	return bytes.TrimSpace(data), nil
 }
