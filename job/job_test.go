@@ -123,6 +123,28 @@ func TestDuplicates(t *testing.T) {
 	})
 }
 
+// A match that was refused as not unique is settled: its event, delivered again after the lock has gone, does not fire.
+func TestRefusedMatchStaysRefused(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, client := t.Context(), job.NewClient(rdb)
+		first, err := sendWelcome.Enqueue(ctx, client, welcome{UserID: "a"}, job.Unique(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		event := job.ForEvent(job.Event{ID: "e", Source: "/s", Type: "t", Trigger: "rule", StreamID: "1700000000000-0", StoredAt: time.UnixMilli(1700000000000)})
+		if _, err := sendWelcome.Enqueue(ctx, client, welcome{UserID: "a"}, job.Unique(time.Hour), event); !errors.Is(err, queue.ErrNotUnique) {
+			t.Fatalf("got %v", err)
+		}
+		if err := asynq.NewInspectorFromRedisClient(rdb).DeleteTask(first.Queue, first.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sendWelcome.Enqueue(ctx, client, welcome{UserID: "a"}, job.Unique(time.Hour), event); !errors.Is(err, queue.ErrHasFired) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 // A unique job whose id is taken must not leave its lock behind.
 func TestDuplicateIDTakesNoLock(t *testing.T) {
 	t.Parallel()

@@ -27,7 +27,8 @@ if sent[1] == ARGV[3] then
 end
 
 local function store(id, msg, start, unique, ttl, group, fired, fired_score)
-	if fired ~= "" and redis.call("ZSCORE", KEYS[4], fired) then
+	-- A match is settled once, also where the answer is a duplicate: redelivered after the lock has gone, it must not come to run then.
+	if fired ~= "" and redis.call("ZADD", KEYS[4], "NX", fired_score, fired) == 0 then
 		return "fired", id
 	end
 	local key = ARGV[1] .. id
@@ -36,9 +37,6 @@ local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 	end
 	if unique ~= "" and not redis.call("SET", unique, id, "NX", "PX", ttl) then
 		return "unique", redis.call("GET", unique) or ""
-	end
-	if fired ~= "" then
-		redis.call("ZADD", KEYS[4], fired_score, fired)
 	end
 
 	local state = "pending"

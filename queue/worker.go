@@ -63,6 +63,7 @@ type lane struct {
 type hold struct {
 	job  *Job
 	lost bool // another attempt may run by now; ours has not ended
+	told bool // a Beat has said so
 }
 
 // NewWorker returns a worker that serves queues. The id must be new for every start of a process, without white space.
@@ -161,15 +162,21 @@ func (l *lane) owned() []*Job {
 	return jobs
 }
 
-// lose marks jobs that Redis says are no longer ours, and returns those that still run here.
+// lose marks jobs that Redis says are no longer ours, and returns all lost ones that still run here and were not told yet: a
+// fetch, too, finds out when it meets such a job in pending.
 func (l *lane) lose(jobs []*Job) []*Job {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var running []*Job
 	for _, job := range jobs {
 		if h, ok := l.held[job.ID]; ok && h.job.Attempt == job.Attempt {
 			h.lost = true
-			running = append(running, job)
+		}
+	}
+	var running []*Job
+	for _, h := range l.held {
+		if h.lost && !h.told {
+			h.told = true
+			running = append(running, h.job)
 		}
 	}
 	return running
