@@ -1,0 +1,199 @@
+package docs_test
+
+import (
+	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/bellhop-dev/bellhop/internal/redistest"
+)
+
+// The ACL user of docs/operations.md may do all that a worker with triggers and the enqueue command do.
+func TestACLUserIsEnough(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.WithUser("bellhop", "change-me", aclRules(t)...), redistest.WithAOF())
+	dir := t.TempDir()
+	const rule = "triggers:\n  - {name: t, on: a.b, run: log:write, with: {message: \"${event.data.m}\"}}\n"
+	if err := os.WriteFile(filepath.Join(dir, "triggers.yaml"), []byte(rule), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(command string, args ...string) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, filepath.Join(built(t), command), args...)
+		cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "BELLHOP_REDIS_URL=" + server.URL()}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s %q: %v\n%s", command, args, err, out)
+		}
+		return string(out)
+	}
+	run("enqueue", "log:write", `{"message":"later"}`, "--in", "1ms", "--unique", "1m")
+	run("enqueue", "log:write", `{"message":"now"}`, "--id", "one")
+	run("enqueue", "--event", "a.b", `{"m":"hello"}`)
+	run("enqueue", "--event", "a.b", `{"m":7}`) // a dead match
+	out := run("worker", "--burst", "--triggers", "triggers.yaml")
+	for _, want := range []string{`"msg":"now"`, `"msg":"hello"`, "dead match is kept"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the worker did not write %s:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "does not answer") || strings.Contains(out, "NOPERM") {
+		t.Errorf("something is denied:\n%s", out)
+	}
+	run("enqueue", "--dead-matches")
+	run("enqueue", "--list")
+
+	refused, err := server.Admin().ACLLog(t.Context(), 100).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range refused {
+		t.Errorf("refused to %s: %s %s in %s", entry.Username, entry.Reason, entry.Object, entry.Context)
+	}
+}
+
+func aclRules(t *testing.T) []string {
+	t.Helper()
+	for _, b := range blocks(t, "docs/operations.md") {
+		if b.lang == "acl" {
+			rules, ok := strings.CutPrefix(b.lines[0], "user bellhop on >change-me ")
+			if !ok {
+				t.Fatalf("%s:%d: not the line that this test knows", b.doc, b.line)
+			}
+			return strings.Fields(rules)
+		}
+	}
+	t.Fatal("docs/operations.md has no ACL")
+	return nil
+}
+
+// Every key that a log line may carry stands in the table of docs/operations.md, and the table has no others.
+func TestLogKeysAreExplained(t *testing.T) {
+	t.Parallel()
+	told := make(map[string]bool)
+	for _, line := range section(t, "docs/operations.md", "## Logs") {
+		if cells := strings.Split(line, "|"); len(cells) > 2 {
+			for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(cells[1], -1) {
+				told[m[1]] = true
+			}
+		}
+	}
+	used := logKeys(t)
+	for key, where := range used {
+		if !told[key] {
+			t.Errorf("%s logs the key %q: add it to the table in docs/operations.md", where, key)
+		}
+	}
+	for key := range told {
+		if used[key] == "" {
+			t.Errorf("docs/operations.md explains the key %q, which nobody logs", key)
+		}
+	}
+}
+
+func section(t *testing.T, doc, title string) []string {
+	t.Helper()
+	lines := linesOf(t, doc)
+	from := slices.Index(lines, title)
+	if from < 0 {
+		t.Fatalf("%s has no section %q", doc, title)
+	}
+	lines = lines[from+1:]
+	if to := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "## ") }); to >= 0 {
+		lines = lines[:to]
+	}
+	return lines
+}
+
+// logKeys finds the literal keys in calls of a logger's methods and of slog's and our attribute makers, and where each is first used.
+func logKeys(t *testing.T) map[string]string {
+	t.Helper()
+	keys := make(map[string]string)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch rel := strings.TrimPrefix(filepath.ToSlash(path), root+"/"); {
+		case err != nil:
+			return err
+		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || rel == "examples" || rel == "bench" || d.Name() == "testdata"):
+			return filepath.SkipDir
+		case strings.HasSuffix(rel, ".go") && !strings.HasSuffix(rel, "_test.go"):
+			return keysOf(path, rel, keys)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// pairsFrom is where key and value alternate in a logger's call.
+var pairsFrom = map[string]int{
+	"Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "With": 0,
+	"DebugContext": 2, "InfoContext": 2, "WarnContext": 2, "ErrorContext": 2,
+}
+
+func keysOf(path, rel string, keys map[string]string) error {
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		return err
+	}
+	note := func(e ast.Expr) {
+		if lit, ok := e.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			if key, err := strconv.Unquote(lit.Value); err == nil && keys[key] == "" {
+				keys[key] = rel
+			}
+		}
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) == 0 {
+			return true
+		}
+		switch f := call.Fun.(type) {
+		case *ast.Ident:
+			if f.Name == "groupOf" {
+				note(call.Args[0])
+			}
+		case *ast.SelectorExpr:
+			if x, ok := f.X.(*ast.Ident); ok && x.Name == "slog" {
+				switch f.Sel.Name {
+				case "String", "Int", "Int64", "Any", "Bool", "Duration", "Time":
+					note(call.Args[0])
+				}
+			}
+			if from, ok := pairsFrom[f.Sel.Name]; ok && isLogger(f.X) {
+				for i := from; i < len(call.Args); i += 2 {
+					note(call.Args[i])
+				}
+			}
+		}
+		return true
+	})
+	return nil
+}
+
+// isLogger tells by the name: log, p.log, runner.Logger, logger(...).
+func isLogger(e ast.Expr) bool {
+	switch x := e.(type) {
+	case *ast.Ident:
+		return x.Name == "log" || x.Name == "slog" || x.Name == "logger"
+	case *ast.SelectorExpr:
+		return x.Sel.Name == "log" || x.Sel.Name == "Logger"
+	case *ast.CallExpr:
+		id, ok := x.Fun.(*ast.Ident)
+		return ok && id.Name == "logger"
+	}
+	return false
+}
