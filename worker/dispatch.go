@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 
@@ -14,6 +15,8 @@ func (p *pool) dispatch(ctx context.Context) {
 	var fetching sync.WaitGroup
 	defer fetching.Wait()
 	for {
+		// Runners that can end their jobs now go first, so that one fetch fills all their slots.
+		runtime.Gosched()
 		if n, lanes := p.next(); n > 0 && len(lanes) > 0 && ctx.Err() == nil {
 			p.take(ctx, &fetching, n, lanes)
 			continue
@@ -137,10 +140,8 @@ func (p *pool) passOn(fetching *sync.WaitGroup, lanes []*lane) {
 	for _, l := range lanes {
 		fetching.Go(func() {
 			if err := p.waiter.PassOn(p.fetches, l.name); err != nil {
-				p.redis.failed("pass on "+l.name, err)
-				return
+				p.redis.failed("fetch from "+l.name, err)
 			}
-			p.redis.answered("pass on " + l.name)
 		})
 	}
 }

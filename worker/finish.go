@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"runtime"
 
 	"github.com/bellhop-dev/bellhop/queue"
 )
@@ -14,6 +15,7 @@ func (p *pool) finish(ctx context.Context, l *lane) {
 		case <-ctx.Done():
 			return
 		case <-l.ended:
+			runtime.Gosched() // what ends now goes into the same call
 		}
 		for batch := p.takeEnds(l); len(batch) > 0; batch = p.takeEnds(l) {
 			ends := make([]queue.End, len(batch))

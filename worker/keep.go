@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/bellhop-dev/bellhop/queue"
@@ -38,6 +39,7 @@ func (p *pool) beatOnce(ctx context.Context, kept *keepers) {
 			continue
 		}
 		p.redis.answered("beat for " + b.Queue)
+		kept.healed(b.Queue)
 		kept.set(ctx, b.Queue, b.Keeper)
 		p.lost(b.Lost)
 	}
@@ -68,6 +70,7 @@ type keepers struct {
 	pool   *pool
 	waiter *queue.Waiter
 	stops  map[string]func() // by queue
+	failed sync.Map          // when a queue's keeper last failed, by queue
 }
 
 func (k *keepers) set(ctx context.Context, queue string, keep bool) {
@@ -78,7 +81,7 @@ func (k *keepers) set(ctx context.Context, queue string, keep bool) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			k.waiter.Keep(ctx, queue, k.pool.kept)
+			k.waiter.Keep(ctx, queue, k.kept)
 		}()
 		k.stops[queue] = func() { cancel(); <-done }
 	case !keep && keeps:
@@ -93,16 +96,25 @@ func (k *keepers) stop() {
 	}
 }
 
-func (p *pool) kept(k queue.Kept) {
-	if k.Err != nil {
-		p.redis.failed("keep "+k.Queue, k.Err)
+func (k *keepers) kept(kept queue.Kept) {
+	log := k.pool.log.With("queue", kept.Queue)
+	if kept.Err != nil {
+		k.failed.Store(kept.Queue, time.Now())
+		k.pool.redis.failed("keep "+kept.Queue, kept.Err)
 		return
 	}
-	p.redis.answered("keep " + k.Queue)
-	if k.Cleaned.Back > 0 {
-		p.log.Warn("jobs were given back whose worker had fallen silent", "queue", k.Queue, "jobs", k.Cleaned.Back)
+	if kept.Cleaned.Back > 0 {
+		log.Warn("jobs were given back whose worker had fallen silent", "jobs", kept.Cleaned.Back)
 	}
-	if n := k.Dued.Orphans + k.Cleaned.Orphans; n > 0 {
-		p.log.Warn("entries without a job were removed", "queue", k.Queue, "entries", n)
+	if n := kept.Dued.Orphans + kept.Cleaned.Orphans; n > 0 {
+		log.Warn("entries without a job were removed", "entries", n)
+	}
+}
+
+// healed takes a keeper's failure back that did not come again: a keeper that finds nothing to do says nothing.
+func (k *keepers) healed(queue string) {
+	if at, ok := k.failed.Load(queue); ok && time.Since(at.(time.Time)) > 5*beatLimit/2 {
+		k.failed.Delete(queue)
+		k.pool.redis.answered("keep " + queue)
 	}
 }

@@ -53,7 +53,7 @@ func (p *pool) wait(ctx context.Context, l *lane) {
 			err = p.waiter.PassOn(ctx, l.name)
 		}
 		if err != nil && !errors.Is(err, queue.ErrBusy) {
-			p.redis.failed("wait for "+l.name, err)
+			p.redis.failed("fetch from "+l.name, err)
 			p.rest(l)
 			continue
 		}
