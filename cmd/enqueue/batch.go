@@ -80,7 +80,7 @@ func (e *enqueuer) publishSome(ctx context.Context, all []*events.Event, open []
 		some[n] = all[i]
 	}
 	errs := make([]error, len(open))
-	outcomes, _ := e.events.Publish(ctx, some...) //nolint:errcheck // each outcome has its own error
+	outcomes, _ := e.events.Publish(ctx, some...) // each outcome has its own error
 	for n, p := range outcomes {
 		errs[n] = p.Err
 		if p.Err == nil && p.Duplicate {

@@ -176,7 +176,7 @@ func (e *enqueuer) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
 	if err := rdb.Ping(ctx).Err(); err != nil {
-		rdb.Close() //nolint:errcheck,gosec // the ping's error says more
+		rdb.Close() //nolint:errcheck // the ping's error says more
 		return unreachable(e.cfg.Redis, err)
 	}
 	client, err := events.NewClient(rdb, e.cfg.Events)

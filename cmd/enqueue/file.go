@@ -36,7 +36,7 @@ func (e *enqueuer) enqueueFile(ctx context.Context, task string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close() //nolint:errcheck // read only
+	defer in.Close()
 	reader, err := e.newLineReader(ctx, task)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -141,12 +142,7 @@ func decodeRecord(text []byte) (record, error) {
 }
 
 func isRecordField(name string) bool {
-	for _, f := range recordFields {
-		if f == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(recordFields, name)
 }
 
 func request(d job.Definition, payload []byte, opts []job.Option) (*job.Request, *events.Event, error) {

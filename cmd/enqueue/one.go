@@ -83,8 +83,7 @@ func (e *enqueuer) enqueueOne(ctx context.Context, task, arg string) error {
 		return cli.UsageError{Err: err}
 	}
 	info, err := e.jobs.Enqueue(ctx, request)
-	var duplicate *job.DuplicateError
-	if errors.As(err, &duplicate) {
+	if duplicate, ok := errors.AsType[*job.DuplicateError](err); ok {
 		queue := definition.Defaults.Queue
 		if e.queue != "" {
 			queue = e.queue

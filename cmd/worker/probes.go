@@ -51,7 +51,7 @@ func ready(ctx context.Context, w *worker.Worker, rdb redis.UniversalClient) err
 	ctx, cancel := context.WithTimeout(ctx, pingWithin)
 	defer cancel()
 	if err := rdb.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("Redis does not answer: %w", err) //nolint:revive,staticcheck // a name
+		return fmt.Errorf("Redis does not answer: %w", err) //nolint:staticcheck // a name
 	}
 	return nil
 }
