@@ -57,7 +57,7 @@ func TestBulkFile(t *testing.T) {
 		reasons := make(map[int]string)
 		jobs, published := 0, 0
 		for n := 1; n <= lines; n++ {
-			text := ""
+			var text string
 			switch {
 			case n%badEvery == 0:
 				bad := badLines[len(reasons)%len(badLines)]

@@ -94,7 +94,7 @@ func triggersHere(t *testing.T) string {
 // closedAddr is a host and port where nobody listens.
 func closedAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestEnqueueJSON(t *testing.T) {
 		}
 		return answer
 	}
-	wantFields := func(got map[string]any, want map[string]any) {
+	wantFields := func(got, want map[string]any) {
 		t.Helper()
 		for name, value := range want {
 			if got[name] != value {

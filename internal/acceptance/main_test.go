@@ -56,7 +56,7 @@ func builder(name string, flags ...string) func(t testing.TB) string {
 				failed = err
 				return
 			}
-			build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", dir+"/", "./cmd/worker", "./cmd/enqueue")...) //nolint:noctx // every test shares it
+			build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", dir+"/", "./cmd/worker", "./cmd/enqueue")...)
 			build.Dir = root
 			if out, err := build.CombinedOutput(); err != nil {
 				failed = fmt.Errorf("build the programs: %w\n%s", err, out)

@@ -38,7 +38,7 @@ func runMatcher(file string) int {
 }
 
 func match(file string) error {
-	ctx := context.Background() //nolint:forbidigo // the main of a process
+	ctx := context.Background()
 	loaded, err := config.Load(config.Options{File: file})
 	if err != nil {
 		return err

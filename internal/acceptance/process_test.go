@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,7 +52,7 @@ func (o *output) String() string {
 func prepare(t testing.TB, dir, program string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, name: program, ended: make(chan struct{})}
-	p.cmd = exec.CommandContext(t.Context(), program, args...) //nolint:gosec // our own programs
+	p.cmd = exec.CommandContext(t.Context(), program, args...)
 	p.cmd.Dir = dir
 	p.cmd.Env = ownEnv()
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
@@ -170,16 +171,20 @@ func (r ran) want(t testing.TB, code int, fragments ...string) ran {
 // eventually waits until ok returns nil.
 func eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	look := time.NewTicker(3 * time.Millisecond)
+	defer look.Stop()
 	for {
 		err := ok()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-look.C:
+		case <-timeout.C:
 			t.Fatalf("%s: not within %v: %v", what, patience, err)
 		}
-		time.Sleep(3 * time.Millisecond)
 	}
 }
 
@@ -204,10 +209,8 @@ func (p *process) ready(workers func(context.Context) ([]int, error)) *process {
 		if err != nil {
 			return err
 		}
-		for _, pid := range pids {
-			if pid == p.cmd.Process.Pid {
-				return nil
-			}
+		if slices.Contains(pids, p.cmd.Process.Pid) {
+			return nil
 		}
 		return errors.New("not on the list: " + fmt.Sprint(pids))
 	})

@@ -64,7 +64,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusTeapot) // final: the mistake is in the books
 		return
 	}
-	time.Sleep(serviceTime)
+	<-time.After(serviceTime)
 	switch verdict {
 	case holds:
 		<-req.Context().Done() // beyond the request's timeout

@@ -94,7 +94,7 @@ func TestPrintConfigJSON(t *testing.T) {
 func TestCheckIsQuick(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.New(t)
-	dead, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it accepts, and never answers
+	dead, err := net.Listen("tcp", "127.0.0.1:0") // it accepts, and never answers
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestSecondSignalForces(t *testing.T) {
 	rdb := redistest.New(t)
 	called := make(chan struct{})
 	hold := make(chan struct{})
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends with the test
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
