@@ -18,7 +18,7 @@ import (
 )
 
 // patience bounds every wait for another process. What is awaited takes a fraction of it, on a machine that has time.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // process is a child whose output is kept, and shown if the test fails.
 type process struct {
