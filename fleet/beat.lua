@@ -11,7 +11,8 @@
 
 local now = redis.call("TIME")
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
-redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", now_ms - ARGV[3])
-redis.call("ZADD", KEYS[1], now_ms, ARGV[1])
+if redis.call("ZADD", KEYS[1], now_ms, ARGV[1]) == 1 then -- a newcomer tidies up
+	redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", now_ms - ARGV[3])
+end
 redis.call("SET", KEYS[2], ARGV[2], "PX", ARGV[3])
 return redis.call("EXISTS", KEYS[3])

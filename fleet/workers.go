@@ -32,7 +32,7 @@ type Worker struct {
 
 // Beats. A worker beats well within the time after which it no longer counts as alive.
 const (
-	BeatEvery   = time.Second
+	BeatEvery   = 2 * time.Second
 	AliveFor    = 5 * time.Second
 	forgetAfter = time.Minute
 )

@@ -24,14 +24,14 @@ var (
 
 const (
 	// cleanInterval is how often a queue's keeper removes what has expired.
-	cleanInterval = 15 * time.Second
+	cleanInterval = 30 * time.Second
 
 	// cleanBatch is the most jobs of a kind that one call removes.
 	cleanBatch = 500
 
 	// dueInterval is how often a keeper looks for jobs that stock producers scheduled: they ring no alarm. It counts only for
 	// those that are due sooner than this; stock servers look every 5 s.
-	dueInterval = 4 * time.Second
+	dueInterval = 5 * time.Second
 )
 
 // Cleaned is the answer to Clean.

@@ -23,8 +23,11 @@ const (
 	// watchTime is how long the watch stays with a worker that says nothing.
 	watchTime = blockTime + 5*time.Second
 
-	// pollTime is how often a queue is looked at that can't be waited for: paused, or Redis is full.
+	// pollTime is how often a queue is looked at that can't be waited for: Redis is full.
 	pollTime = time.Second
+
+	// pausedTime is how often a worker looks whether a paused queue goes on.
+	pausedTime = 2 * time.Second
 
 	// retryTime is the pause after a failed command.
 	retryTime = 200 * time.Millisecond
@@ -127,9 +130,9 @@ func (t *Waiter) look(l *lane) (bool, error) {
 	return t.watch(l)
 }
 
-// resumed looks once a second whether a queue is still paused. It can't be waited for: the pending list has jobs all the while.
+// resumed looks every two seconds whether a queue is still paused. It can't be waited for: the pending list has jobs all the while.
 func (t *Waiter) resumed(l *lane) (bool, error) {
-	t.sleep(pollTime)
+	t.sleep(pausedTime)
 	n, err := t.rdb.Exists(t.ctx, wire.PausedKey(l.queue)).Result()
 	if err != nil || n > 0 {
 		return false, err

@@ -40,6 +40,10 @@ type Config struct {
 	// Retry is the wait before the next attempt of tasks that don't say their own.
 	Retry Retry `mapstructure:"retry"`
 
+	// MaxCrashes is how often the process may die while a job runs, until the job is quarantined: archived, with the reason.
+	// Each crash but the first must be the job's own: its process held no other suspect. Crashes spend no retries. Default: 3.
+	MaxCrashes int `mapstructure:"max_crashes"`
+
 	// Burst stops the worker once its queues are drained: nothing pending, running or waiting for a retry. Jobs
 	// scheduled for later and paused queues are left.
 	Burst bool `mapstructure:"burst"`
@@ -70,6 +74,7 @@ const (
 	DefaultConcurrency = 10
 	DefaultQueue       = "default"
 	DefaultGrace       = 25 * time.Second
+	DefaultMaxCrashes  = 3
 	DefaultRetryFirst  = 15 * time.Second
 	DefaultRetryMax    = 24 * time.Hour
 )
@@ -87,6 +92,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Grace == 0 {
 		c.Grace = DefaultGrace
+	}
+	if c.MaxCrashes == 0 {
+		c.MaxCrashes = DefaultMaxCrashes
 	}
 	if c.Retry.First == 0 {
 		c.Retry.First = DefaultRetryFirst
@@ -127,6 +135,9 @@ func (c Config) Validate() error {
 	}
 	if c.Grace < 0 {
 		fault("grace: %v, it must not be negative", c.Grace)
+	}
+	if c.MaxCrashes < 1 {
+		fault("max_crashes: %d, it must be at least 1", c.MaxCrashes)
 	}
 	if c.Retry.First < 0 || c.Retry.Max < c.Retry.First {
 		fault("retry: first %v and max %v, they must be positive and max not below first", c.Retry.First, c.Retry.Max)

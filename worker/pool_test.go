@@ -219,7 +219,7 @@ func TestIdleWorkerIsQuiet(t *testing.T) {
 	rate := float64(commands(t, ours.rdb)-before) / watch.Seconds()
 	stockRate := float64(commands(t, stocks.rdb)-stockBefore) / watch.Seconds()
 	t.Logf("commands a second, those in scripts included: %.1f, stock %.1f", rate, stockRate)
-	if rate > stockRate {
+	if rate > 1.1*stockRate { // stock's pauses are random
 		t.Errorf("an idle worker costs %.1f commands a second, a stock one %.1f", rate, stockRate)
 	}
 	if runs.Load() != 4 {
@@ -384,7 +384,7 @@ func TestLostJobIsCancelled(t *testing.T) {
 		if err != nil || len(beats) != 1 || beats[0].Worker != w.ID() {
 			return false
 		}
-		jobs, _, err := client.Reap(t.Context(), "default", beats[0])
+		jobs, _, err := client.Reap(t.Context(), "default", beats[0], 3)
 		return err == nil && len(jobs) == 1
 	})
 	if cause := receive(b, causes); !errors.Is(cause, worker.ErrLostOwnership) {

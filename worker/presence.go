@@ -25,8 +25,10 @@ func (p *pool) appear(ctx context.Context) {
 	defer ticker.Stop()
 	info := p.serverInfo()
 	defer p.vanish(info)
+	listed := false
 	for {
-		if err := p.show(ctx, info); err == nil {
+		var err error
+		if listed, err = p.show(ctx, info, listed); err == nil {
 			p.redis.answered("list the worker")
 		} else if ctx.Err() == nil {
 			p.redis.failed("list the worker", err)
@@ -50,8 +52,9 @@ func (p *pool) serverInfo() wire.ServerInfo {
 	}
 }
 
-// show writes the list. Its keys stand in different slots of a Cluster: it is no transaction.
-func (p *pool) show(ctx context.Context, info wire.ServerInfo) error {
+// show writes the list, and tells whether it lists running jobs; listed is what it told before. The keys stand in different slots
+// of a Cluster: it is no transaction.
+func (p *pool) show(ctx context.Context, info wire.ServerInfo, listed bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatLimit)
 	defer cancel()
 	info.Status = wire.StatusActive
@@ -62,7 +65,7 @@ func (p *pool) show(ctx context.Context, info wire.ServerInfo) error {
 	info.ActiveWorkers = len(jobs) / 2
 	server, err := info.Encode()
 	if err != nil {
-		return err
+		return false, err
 	}
 	const ttl = 2 * appearEvery
 	expires := float64(time.Now().Add(ttl).Unix())
@@ -71,14 +74,16 @@ func (p *pool) show(ctx context.Context, info wire.ServerInfo) error {
 		pipe.ZAdd(ctx, wire.AllServers, redis.Z{Score: expires, Member: serverKey})
 		pipe.ZAdd(ctx, wire.AllWorkers, redis.Z{Score: expires, Member: workersKey})
 		pipe.Set(ctx, serverKey, server, ttl)
-		pipe.Del(ctx, workersKey)
+		if listed {
+			pipe.Del(ctx, workersKey)
+		}
 		if len(jobs) > 0 {
 			pipe.HSet(ctx, workersKey, jobs...)
 			pipe.Expire(ctx, workersKey, ttl)
 		}
 		return nil
 	})
-	return err
+	return len(jobs) > 0 || err != nil && listed, err
 }
 
 // workerInfos are the running jobs: id and record of each in turn.
