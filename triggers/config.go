@@ -3,11 +3,15 @@ package triggers
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 )
 
+var groupName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+
 // The defaults of Config.
 const (
+	DefaultGroup              = "triggers"
 	DefaultCostLimit          = 10_000
 	DefaultEvalTimeout        = time.Second
 	DefaultMaxExpressionBytes = 4096
@@ -16,6 +20,10 @@ const (
 
 // Config is what triggers may use. The zero value is useful: every zero is its default.
 type Config struct {
+	// Group is the durable group of the stream that these rules read as. Processes of one group share its events: give them the
+	// same rules. Another program with rules of its own takes a group of its own, and then sees every event too; a new group begins
+	// with the oldest event kept. Default "triggers".
+	Group string `mapstructure:"group"`
 	// CostLimit bounds one evaluation of one expression, in units of CEL: about one a step, and one for ten bytes of text
 	// that is searched or copied. Beyond it the match is dead. Default 10,000.
 	CostLimit uint64 `mapstructure:"cost_limit"`
@@ -40,6 +48,7 @@ func (c Config) Validate() error {
 			faults = append(faults, fmt.Errorf(format, args...))
 		}
 	}
+	check(groupName.MatchString(c.Group), "group: is %q, a name begins with a letter or digit and goes on with those, '.', '_' and '-', 64 at most", c.Group)
 	check(c.CostLimit >= 100, "cost_limit: is %d, at least 100 is needed for the simplest filters", c.CostLimit)
 	check(c.EvalTimeout >= time.Millisecond, "eval_timeout: is %v, at least 1ms is needed", c.EvalTimeout)
 	check(c.MaxExpressionBytes > 0 && c.MaxExpressionBytes <= 1<<16, "max_expression_bytes: is %d, 1 to 65536 are allowed", c.MaxExpressionBytes)
@@ -51,6 +60,7 @@ func (c Config) Validate() error {
 func (c Config) WithDefaults() Config { return c.withDefaults() }
 
 func (c Config) withDefaults() Config {
+	c.Group = orDefault(c.Group, DefaultGroup)
 	c.CostLimit = orDefault(c.CostLimit, DefaultCostLimit)
 	c.EvalTimeout = orDefault(c.EvalTimeout, DefaultEvalTimeout)
 	c.MaxExpressionBytes = orDefault(c.MaxExpressionBytes, DefaultMaxExpressionBytes)

@@ -9,12 +9,10 @@ import (
 	"github.com/bellhop-dev/bellhop/job"
 )
 
-// Group is the durable group on the stream that triggers read as: all processes with triggers share it.
-const Group = "triggers"
-
 // Feed brings the stream's events to a runner, and so jobs into the queues. It fits worker.Feeder.
 type Feed struct {
 	*Runner
+	group    string
 	stream   *events.Client
 	consumer *events.Consumer
 }
@@ -22,11 +20,11 @@ type Feed struct {
 // NewFeed returns a feed of the set's rules. A nil logger is slog.Default().
 func NewFeed(set *Set, stream *events.Client, jobs *job.Client, log *slog.Logger) (*Feed, error) {
 	runner := NewRunner(set, Deps{Jobs: jobs, Dead: stream, Fired: jobs, Logger: log})
-	consumer, err := stream.NewConsumer(Group, runner.Handle, events.ConsumerOptions{Logger: runner.Logger, OnTrim: runner.OnTrim})
+	consumer, err := stream.NewConsumer(set.cfg.Group, runner.Handle, events.ConsumerOptions{Logger: runner.Logger, OnTrim: runner.OnTrim})
 	if err != nil {
 		return nil, fmt.Errorf("feed triggers: %w", err)
 	}
-	return &Feed{Runner: runner, stream: stream, consumer: consumer}, nil
+	return &Feed{Runner: runner, group: set.cfg.Group, stream: stream, consumer: consumer}, nil
 }
 
 // Run feeds until ctx ends.
@@ -39,7 +37,7 @@ func (f *Feed) Drained(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for _, g := range stats.Groups {
-		if g.Name == Group {
+		if g.Name == f.group {
 			return g.Lag == 0 && g.Pending == 0, nil
 		}
 	}

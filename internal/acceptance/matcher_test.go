@@ -91,7 +91,7 @@ func newDoomedFeed(rdb redis.UniversalClient, cfg config.Config, routes []job.Ro
 	}
 	jobs := job.NewClient(rdb)
 	f := &doomedFeed{runner: triggers.NewRunner(set, triggers.Deps{Jobs: jobs, Dead: stream, Fired: jobs})}
-	f.consumer, err = stream.NewConsumer(triggers.Group, f.handle, events.ConsumerOptions{OnTrim: f.runner.OnTrim})
+	f.consumer, err = stream.NewConsumer(triggers.DefaultGroup, f.handle, events.ConsumerOptions{OnTrim: f.runner.OnTrim})
 	return f, err
 }
 

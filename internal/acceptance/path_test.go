@@ -194,7 +194,7 @@ func (p *path) awaitDeath(matcher *process) (unacknowledged []string) {
 func (p *path) wantPending(ids []string) {
 	p.Helper()
 	entries, err := p.rdb.XPendingExt(p.Context(), &redis.XPendingExtArgs{
-		Stream: events.DefaultPrefix + "stream", Group: triggers.Group, Start: "-", End: "+", Count: 1000,
+		Stream: events.DefaultPrefix + "stream", Group: triggers.DefaultGroup, Start: "-", End: "+", Count: 1000,
 	}).Result()
 	if err != nil {
 		p.Fatal(err)
