@@ -2,7 +2,9 @@ package worker_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -38,6 +40,7 @@ func TestConformance(t *testing.T) {
 			"hands back what can't finish":      handsBack,
 			"leaves a paused queue alone":       leavesPaused,
 			"runs stock handlers unchanged":     runsStockHandlers,
+			"aggregates groups":                 aggregates,
 			"drains in a burst":                 drains,
 			"fails a burst with dead jobs":      failsBurst,
 		} {
@@ -456,6 +459,39 @@ func runsStockHandlers(t *testing.T, b *bench) {
 			t.Errorf("got %q, want %q", v, want)
 		}
 	}
+}
+
+func aggregates(t *testing.T, b *bench) {
+	digests := make(chan int, 4)
+	w, err := worker.New(b.rdb, b.config(), echo.HandledBy(func(_ context.Context, p payload) error { digests <- p.N; return nil }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := asynq.GroupAggregatorFunc(func(_ string, tasks []*asynq.Task) *asynq.Task {
+		total := 0
+		for _, task := range tasks {
+			var p payload
+			if err := json.Unmarshal(task.Payload(), &p); err != nil {
+				t.Error(err)
+			}
+			total += p.N
+		}
+		return asynq.NewTask("echo", fmt.Appendf(nil, `{"n":%d}`, total))
+	})
+	if err := w.Aggregate(worker.Groups{Grace: time.Second, MaxSize: 3}, sum); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{1, 20, 300} {
+		b.enqueue(n, job.Group("digest"))
+	}
+	b.run(w)
+	if got := receive(b, digests); got != 321 {
+		t.Errorf("the group became %d", got)
+	}
+	b.eventually("the group is empty", func() bool {
+		q, err := b.inspector.GetQueueInfo("default")
+		return err == nil && q.Size == 0 && q.Processed == 1
+	})
 }
 
 func drains(t *testing.T, b *bench) {
