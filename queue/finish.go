@@ -27,12 +27,13 @@ const (
 	endAgain    = "again"
 	endSnooze   = "snooze"
 	endArchive  = "archive"
+	endCancel   = "cancel"
 	endBack     = "back"
 	endAside    = "aside"
 	endResult   = "result"
 )
 
-// End is how one attempt ends. Make it with Done, Complete, Retry, Again, Snooze, Archive or HandBack.
+// End is how one attempt ends. Make it with Done, Complete, Retry, Again, Snooze, Archive, Cancel or HandBack.
 type End struct {
 	job    *Job
 	what   string
@@ -73,10 +74,13 @@ func Snooze(job *Job, delay time.Duration) End {
 // Archive ends the job with a failure: it is dead, kept for people.
 func Archive(job *Job, reason string) End { return End{job: job, what: endArchive, text: reason} }
 
+// Cancel ends a job that somebody has cancelled: it is kept among the dead, its field bellhop_end tells it from the failed ones.
+func Cancel(job *Job) End { return End{job: job, what: endCancel, text: "cancelled"} }
+
 // HandBack ends an attempt that did not run: the job goes to the head of the queue, unspent.
 func HandBack(job *Job) End { return End{job: job, what: endBack} }
 
-// WithResult writes data as the job's result with the same call: for Complete, Retry, Again and Archive.
+// WithResult writes data as the job's result with the same call: for Complete, Retry, Again, Archive and Cancel.
 func (e End) WithResult(data []byte) End {
 	e.result = data
 	return e
@@ -99,7 +103,7 @@ func (e End) encode(args []any) ([]any, error) {
 		return append(args, data, ceilDelay(e.delay), e.resultArg()), err
 	case endSnooze:
 		return append(args, ceilDelay(e.delay)), nil
-	case endArchive:
+	case endArchive, endCancel:
 		data, err := e.failedMessage()
 		return append(args, data, e.resultArg()), err
 	case endResult:

@@ -27,11 +27,12 @@
 --   again:    message, delay (ms), result       the same, not counted
 --   snooze:   delay (ms)                        later, the message as it was
 --   archive:  message, result                   dead, a failure
+--   cancel:   message, result                   the same, marked as cancelled
 --   back:     nothing more                      to the head of pending, where it came from
 --   aside:    nothing more                      out of asynq's lists, kept for inspection
 --   result:   result                            writes it; the attempt goes on
 -- A result is written if it begins with "=", which is cut off; "" leaves what is there. The message of complete comes without
--- CompletedAt, those of retry, again and archive without LastFailedAt: the script adds Redis' time.
+-- CompletedAt, those of retry, again, archive and cancel without LastFailedAt: the script adds Redis' time.
 --
 -- Returns the seconds and microseconds of Redis' clock and a string with a "1" for each job whose end was written, a "0" for
 -- each that the worker does not own.
@@ -46,7 +47,7 @@ if last and string.sub(last, 1, #ARGV[3] + 1) == ARGV[3] .. " " then
 	return {now_s, tonumber(now[2]), string.sub(last, #ARGV[3] + 2)}
 end
 
-local extra = {done = 0, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, back = 0, aside = 0, result = 1}
+local extra = {done = 0, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, cancel = 2, back = 0, aside = 0, result = 1}
 local jobs, ids = {}, {}
 local i = 5
 while i <= #ARGV do
@@ -121,13 +122,16 @@ local function write(job, key)
 	elseif what == "snooze" then
 		later(job, ARGV[at])
 		redis.call("HSET", key, "state", "retry")
-	elseif what == "archive" then
+	elseif what == "archive" or what == "cancel" then
 		processed = processed + 1
 		failed = failed + 1
 		archived = archived + 1
 		redis.call("ZADD", KEYS[5], now_s, job.id)
 		redis.call("HSET", key, "msg", ARGV[at] .. last_failed_at, "state", "archived")
-		redis.call("HDEL", key, "pending_since")
+		redis.call("HDEL", key, "pending_since", "bellhop_end")
+		if what == "cancel" then
+			redis.call("HSET", key, "bellhop_end", "cancelled")
+		end
 		write_result(key, ARGV[at + 1])
 		unlock(job)
 	elseif what == "back" then

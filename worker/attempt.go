@@ -136,7 +136,7 @@ func (p *pool) ending(a *attempt, cause, err error) ending {
 		return ending{end: queue.HandBack(a.held)}
 	case errors.Is(cause, ErrCancelled) && err != nil:
 		p.log.Info("job cancelled", "job", a.job.ID, "task", a.job.Task, "queue", a.job.Queue)
-		return ending{end: queue.Archive(a.held, ErrCancelled.Error())}
+		return ending{end: queue.Cancel(a.held)}
 	case errors.Is(cause, ErrTimeout):
 		err = late(a, err)
 	}

@@ -190,6 +190,9 @@ func TestCancelledJobIsNotTriedAgain(t *testing.T) {
 		if got := b.info(info); got.LastErr != "cancelled" || got.Retried != 0 {
 			t.Errorf("%q after %d retries", got.LastErr, got.Retried)
 		}
+		if end := rdb.HGet(t.Context(), wire.JobKey("default", info.ID), "bellhop_end").Val(); end != "cancelled" {
+			t.Errorf("its end is marked %q", end)
+		}
 	})
 }
 
