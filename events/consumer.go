@@ -338,7 +338,7 @@ func (o *outage) note(doing string, err error) error {
 		o.log.Info("events: works again", "action", doing, "after", time.Since(since).Round(time.Millisecond))
 	case err != nil && !down && !errors.Is(err, context.Canceled):
 		o.since[doing] = time.Now()
-		o.log.Warn("events: Redis refuses or doesn't answer; trying on, nothing is lost", "action", doing, "error", err)
+		o.log.Warn("events: Redis refuses or doesn't answer; trying on, nothing is lost", "action", doing, "err", err)
 	}
 	return err
 }

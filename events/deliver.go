@@ -113,7 +113,7 @@ func (s *session) retryLater(it *item, cause error) {
 		return // told at the attempts 1, 2, 4, 8 ...
 	}
 	s.log.Warn("events: event failed, it stays pending and comes again",
-		"stream_id", it.id, "attempt", it.attempt, "in", wait.Round(time.Millisecond), "error", cause)
+		"stream_id", it.id, "attempt", it.attempt, "in", wait.Round(time.Millisecond), "err", cause)
 }
 
 // retry hands out again what failed and is due, if it is still this consumer's.
@@ -177,7 +177,7 @@ func (s *session) setAside(ctx context.Context, it *item) error {
 		s.group, it.id, maxUndecodable, it.fault.Error(), fields).Int()
 	if s.outage.note("set an undecodable entry aside", err) == nil && moved == 1 {
 		s.log.Error("events: an entry of the stream is no event; it was set aside, find out who wrote it",
-			"stream_id", it.id, "moved_to", k.junk, "error", it.fault)
+			"stream_id", it.id, "moved_to", k.junk, "err", it.fault)
 	}
 	return err
 }

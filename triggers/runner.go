@@ -161,7 +161,7 @@ func (b *batchRun) die(index int, r *rule, cause error) {
 	if p := new(panicError); errors.As(cause, &p) {
 		log = log.With("stack", string(p.stack))
 	}
-	log.Warn("triggers: trigger failed on an event, a dead match is kept; mend the trigger, then replay it", "error", cause)
+	log.Warn("triggers: trigger failed on an event, a dead match is kept; mend the trigger, then replay it", "err", cause)
 	b.dead = append(b.dead, events.DeadMatch{
 		StreamID: d.StreamID, Trigger: r.Name, Error: reason(cause), Event: d.Event,
 	})
@@ -227,6 +227,6 @@ func (r *Runner) OnTrim(ctx context.Context, firstID string) {
 		err = r.Fired.ForgetFired(ctx, before)
 	}
 	if err != nil && ctx.Err() == nil {
-		r.Logger.Warn("triggers: fired markers of old events stay for now; the next trim tries again", "error", err)
+		r.Logger.Warn("triggers: fired markers of old events stay for now; the next trim tries again", "err", err)
 	}
 }

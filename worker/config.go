@@ -41,7 +41,8 @@ type Config struct {
 	Retry Retry `mapstructure:"retry"`
 
 	// MaxCrashes is how often the process may die while a job runs, until the job is quarantined: archived, with the reason.
-	// Each crash but the first must be the job's own: its process held no other suspect. Crashes spend no retries. Default: 3.
+	// The last of them must be its own: a job that has one left never runs beside another such job. Crashes spend no
+	// retries. Default: 3.
 	MaxCrashes int `mapstructure:"max_crashes"`
 
 	// Burst stops the worker once its queues are drained: nothing pending, running or waiting for a retry. Jobs

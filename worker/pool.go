@@ -96,6 +96,7 @@ func (p *pool) Run(ctx context.Context) error {
 	parts.Go(func() { p.beat(alive, keeper) })
 	parts.Go(func() { p.listen(alive) })
 	parts.Go(func() { p.appear(alive) })
+	parts.Go(func() { p.aggregate(ctx) })
 	parts.Go(func() { p.reap(alive) })
 	for _, l := range p.lanes {
 		parts.Go(func() { p.wait(ctx, l) })

@@ -39,6 +39,10 @@ func newStock(w *Worker) *stock {
 		ErrorHandler:             asynq.ErrorHandlerFunc(s.failed),
 		Logger:                   stockLogger{w.log.With("engine", EngineAsynq)},
 		LogLevel:                 asynq.WarnLevel,
+		GroupAggregator:          w.aggregator,
+		GroupGracePeriod:         w.groups.Grace,
+		GroupMaxDelay:            w.groups.MaxDelay,
+		GroupMaxSize:             w.groups.MaxSize,
 	})
 	return s
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -34,6 +35,8 @@ type Worker struct {
 	fallback    asynq.Handler
 	middlewares []job.Middleware
 	feeders     []feeder
+	groups      Groups
+	aggregator  asynq.GroupAggregator
 
 	// chains are the routes' handlers in their middlewares, from the start of Run; unrouted takes what no route names.
 	chains   map[string]job.Handler
@@ -133,13 +136,32 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.join(ctx); err != nil {
 		return err
 	}
-	w.log.Info("worker started", "worker", w.id, "engine", w.cfg.Engine, "concurrency", w.cfg.Concurrency,
-		"queues", w.cfg.QueueNames(), "tasks", len(w.routes))
+	w.tell()
 	err = w.parts(engine).Run(ctx)
 	w.leave(ctx)
 	w.log.Info("worker stopped", "worker", w.id)
 	return errors.Join(err, w.burstResult())
 }
+
+// tell logs what the worker serves, and what its operator may have overlooked.
+func (w *Worker) tell() {
+	w.log.Info("worker started", "worker", w.id, "engine", w.cfg.Engine, "concurrency", w.cfg.Concurrency,
+		"queues", w.cfg.QueueNames(), "tasks", w.taskNames())
+	var elsewhere []string
+	for _, name := range w.taskNames() {
+		if queue := w.routes[name].Definition.Defaults.Queue; !slices.Contains(w.cfg.QueueNames(), queue) {
+			elsewhere = append(elsewhere, name+" ("+queue+")")
+		}
+	}
+	if len(elsewhere) > 0 {
+		w.log.Info("tasks whose own queue this worker does not serve: another worker must, or their jobs wait", "tasks", elsewhere)
+	}
+	if w.fallback != nil && w.cfg.Engine != EngineAsynq {
+		w.log.Info("mounted asynq handlers that call asynq.GetTaskID or ResultWriter need the engine asynq", "engine", w.cfg.Engine)
+	}
+}
+
+func (w *Worker) taskNames() []string { return slices.Sorted(maps.Keys(w.routes)) }
 
 // parts are what runs side by side until one of them ends.
 func (w *Worker) parts(engine engine) *lifecycle.Group {
@@ -208,14 +230,9 @@ func (w *Worker) record() fleet.Worker {
 	if err != nil {
 		host = "unknown"
 	}
-	tasks := make([]string, 0, len(w.routes))
-	for name := range w.routes {
-		tasks = append(tasks, name)
-	}
-	slices.Sort(tasks)
 	return fleet.Worker{
 		ID: w.id, Host: host, PID: os.Getpid(), Build: version.Short(), Engine: w.cfg.Engine,
-		Concurrency: w.cfg.Concurrency, Queues: w.cfg.weights(), Tasks: tasks, Started: w.started,
+		Concurrency: w.cfg.Concurrency, Queues: w.cfg.weights(), Tasks: w.taskNames(), Started: w.started,
 		Draining: w.draining.Load(),
 	}
 }

@@ -76,7 +76,7 @@ func Start(ctx context.Context, opts Options) (*Instance, error) {
 	}
 	in, err := startServer(ctx, program, host, port)
 	if err != nil && !opts.ServerOnly && ctx.Err() == nil {
-		logger(opts.Logger).Warn("the Redis server found does not start; using the one inside this process", "program", program, "error", err)
+		logger(opts.Logger).Warn("the Redis server found does not start; using the one inside this process", "program", program, "err", err)
 		return startInProcess(host, port)
 	}
 	return in, err

@@ -1,0 +1,127 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/queue"
+)
+
+// Groups says when the jobs that wait in a group become one job. Whole seconds count.
+type Groups struct {
+	// Grace is how long nothing new has come. Default: 1m, at least 1s.
+	Grace time.Duration
+
+	// MaxDelay is how long the oldest job waits at most. Default: no limit.
+	MaxDelay time.Duration
+
+	// MaxSize is how many jobs make a group ready at once. Default: no limit.
+	MaxSize int
+}
+
+const (
+	defaultGroupGrace = time.Minute
+	groupCheck        = 7 * time.Second // between looks at the groups; a shorter Grace shortens it
+)
+
+// Aggregate makes one job of the jobs of each group that is ready, in the served queues. The aggregator is a stock one, unchanged; a
+// panic of its leaves the group for a later try. If the process dies between storing the one job and dropping the many, they are aggregated
+// again. Call it before Run.
+func (w *Worker) Aggregate(when Groups, a asynq.GroupAggregator) error {
+	if when.Grace == 0 {
+		when.Grace = defaultGroupGrace
+	}
+	if when.Grace < time.Second || when.MaxDelay < 0 || when.MaxSize < 0 {
+		return fmt.Errorf("groups: grace is %v, max delay %v, max size %d: at least 1s, 0 and 0", when.Grace, when.MaxDelay, when.MaxSize)
+	}
+	if a == nil {
+		return errors.New("groups: there is no aggregator")
+	}
+	w.groups, w.aggregator = when, a
+	return nil
+}
+
+// aggregate looks at the groups of the served queues until ctx ends.
+func (p *pool) aggregate(ctx context.Context) {
+	if p.w.aggregator == nil {
+		return
+	}
+	g := &aggregation{pool: p, queue: queue.New(p.w.rdb), jobs: asynq.NewClientFromRedisClient(p.w.rdb)}
+	ticker := time.NewTicker(min(groupCheck, p.w.groups.Grace))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, l := range p.lanes {
+			if err := g.look(ctx, l.name); err == nil {
+				p.redis.answered("aggregate in " + l.name)
+			} else if ctx.Err() == nil {
+				p.redis.failed("aggregate in "+l.name, err)
+			}
+		}
+	}
+}
+
+type aggregation struct {
+	*pool
+	queue *queue.Client
+	jobs  *asynq.Client // an asynq.Task shows its options to asynq's client alone
+}
+
+func (g *aggregation) look(ctx context.Context, name string) error {
+	when := g.w.groups
+	sets, err := g.queue.Aggregate(ctx, name, queue.Grouping{Grace: when.Grace, MaxDelay: when.MaxDelay, MaxSize: when.MaxSize})
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for i := range sets {
+		faults = append(faults, g.aggregateSet(ctx, &sets[i]))
+	}
+	return errors.Join(faults...)
+}
+
+// aggregateSet stores the one job first and drops the many then: what fails in between is done again, nothing is lost.
+func (g *aggregation) aggregateSet(ctx context.Context, s *queue.Set) error {
+	if err := g.queue.ReadSet(ctx, s); err != nil || len(s.Messages) == 0 {
+		return err
+	}
+	task, err := g.call(s)
+	if err != nil {
+		g.log.Error("the aggregator failed, the group is tried again in two minutes", "queue", s.Queue, "group", s.Group, "jobs", len(s.Messages), "err", err)
+		return nil
+	}
+	// A set that was not finished in time is given up: its jobs go back to their group.
+	ctx, cancel := context.WithDeadline(ctx, s.Deadline)
+	defer cancel()
+	if _, err := g.jobs.EnqueueContext(ctx, task, asynq.Queue(s.Queue)); err != nil {
+		return fmt.Errorf("store the job of group %q: %w", s.Group, err)
+	}
+	_, err = g.queue.DropSet(ctx, s)
+	return err
+}
+
+func (g *aggregation) call(s *queue.Set) (task *asynq.Task, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &job.PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	tasks := make([]*asynq.Task, len(s.Messages))
+	for i, m := range s.Messages {
+		tasks[i] = asynq.NewTaskWithHeaders(m.Type, m.Payload, m.Headers)
+	}
+	if task = g.w.aggregator.Aggregate(s.Group, tasks); task == nil {
+		return nil, errors.New("it returned no task")
+	}
+	return task, nil
+}
