@@ -45,7 +45,7 @@ func waitReachable(ctx context.Context, rdb redis.UniversalClient, cfg Config, l
 			return unreachable(cfg, limit, err)
 		}
 		if try == 1 {
-			log.WarnContext(ctx, "Redis cannot be reached yet; waiting for it", "redis", cfg, "at_most", limit, "error", err)
+			log.WarnContext(ctx, "Redis cannot be reached yet; waiting for it", "redis", cfg, "at_most", limit, "err", err)
 		}
 		// Half of it is chance: a fleet must not knock in step.
 		pause := min(left, backOff/2+rand.N(backOff/2))
