@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Removes completed jobs whose retention is over, dead jobs over asynq's limits, and leases and owners of jobs that are gone.
--- Jobs whose lease has ended though a worker owns them go back to the head of pending: no beat spoke for them, be it that
--- nobody was there to reap their worker, or that a lost answer hid them from it. No retry is spent. Workers that have not
--- beaten for ten minutes are forgotten.
+-- Jobs whose lease has ended though a worker owns them go back to the head of pending: a lost answer hid them from it, or it was
+-- forgotten. No retry is spent, no crash counted. Those of a silent worker are left to who reaps it. Workers that have not beaten
+-- for ten minutes are forgotten.
 --
 -- KEYS[1] asynq:{q}:completed
 -- KEYS[2] asynq:{q}:archived
@@ -62,13 +62,18 @@ for _, id in ipairs(redis.call("ZRANGEBYSCORE", KEYS[3], "-inf", now_s - 1, "LIM
 	end
 end
 
+local function reaper_comes(owner)
+	local beat = redis.call("ZSCORE", KEYS[7], string.match(owner, "^(.*):%d+$") or owner)
+	return beat and now_s * 1000 - beat > 10000
+end
 local back = 0
 for _, id in ipairs(redis.call("ZREVRANGEBYSCORE", KEYS[3], now_s - 1, "-inf", "LIMIT", 0, limit)) do
-	if redis.call("EXISTS", ARGV[1] .. id) == 1 and redis.call("HDEL", KEYS[5], id) == 1 then
+	local owner = redis.call("HGET", KEYS[5], id)
+	if owner and not reaper_comes(owner) and redis.call("EXISTS", ARGV[1] .. id) == 1 then
+		redis.call("HDEL", KEYS[5], id)
 		redis.call("ZREM", KEYS[3], id)
 		redis.call("LREM", KEYS[4], 1, id)
 		redis.call("HSET", ARGV[1] .. id, "state", "pending", "pending_since", now_ns)
-		redis.call("HINCRBY", ARGV[1] .. id, "bellhop_crashes", 1)
 		redis.call("RPUSH", KEYS[6], id)
 		back = back + 1
 	end

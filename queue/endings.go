@@ -57,6 +57,7 @@ func (w *Worker) commit(l *lane, batch []*ending) {
 	for _, e := range batch {
 		if e.end.what != endResult {
 			l.release(e.end.job)
+			w.suspicion.lift(e.end.job)
 		}
 		close(e.done)
 	}

@@ -21,6 +21,9 @@ const mustBeat = 2
 // ErrSilent tells that the worker's beats don't reach Redis, though its fetch did: nothing was taken.
 var ErrSilent = errors.New("the worker's beat is more than 10 s old: call Beat every second")
 
+// fetchHead are the values of fetch.lua's reply before those of the jobs.
+const fetchHead = 7
+
 // Fetched is the answer to Fetch.
 type Fetched struct {
 	Jobs   []*Job    // in the order in which they were pushed
@@ -31,7 +34,7 @@ type Fetched struct {
 	// What was found beside them.
 	Orphans     int // ids without a body: dropped
 	Undecodable int // bodies that are no message: set aside under bellhop:{queue}:undecodable
-	HeldBack    int // jobs whose earlier attempt still runs in this process: left in pending
+	HeldBack    int // jobs whose earlier attempt still runs in this process, and suspects beside the one it holds: left in pending
 }
 
 // Fetch takes up to n jobs of a queue, at most MaxBatch, which are the worker's from then on: each needs a Finish. It never
@@ -48,6 +51,7 @@ func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error
 	defer l.fetching.Unlock()
 
 	l.open = true
+	defer w.suspicion.settle(l)
 	reply, err := w.take(ctx, l, min(n, MaxBatch))
 	if err == nil && reply[3] == int64(mustBeat) {
 		w.beat(ctx, func(other *lane) bool { return other == l }) // its failure shows below
@@ -69,15 +73,15 @@ func (w *Worker) take(ctx context.Context, l *lane, n int) ([]any, error) {
 	keys := []string{
 		wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
 		wire.OwnersKey(l.queue), wire.AttemptsKey(l.queue), wire.CallsKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
-		wire.BeatsKey(l.queue),
+		wire.BeatsKey(l.queue), wire.SuspectsKey(l.queue),
 	}
 	idle := 0
 	if l.count() == 0 {
 		idle = 1
 	}
-	args := append([]any{wire.JobPrefix(l.queue), w.id, l.name("f", l.request), n, int(leaseTime / time.Second), idle, len(lost)}, lost...)
+	args := append([]any{wire.JobPrefix(l.queue), w.id, l.name("f", l.request), n, int(leaseTime / time.Second), idle, w.suspicion.reserve(l), len(lost)}, lost...)
 	reply, err := w.client.do(ctx, fetchScript, keys, args...).Slice()
-	if err == nil && (len(reply) < 6 || len(reply)%3 != 0) {
+	if err == nil && (len(reply) < fetchHead || len(reply)%3 != fetchHead%3) {
 		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
 	}
 	return reply, err
@@ -85,7 +89,7 @@ func (w *Worker) take(ctx context.Context, l *lane, n int) ([]any, error) {
 
 // sort tells the jobs that can run from those that can't.
 func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched, error) {
-	var head [6]int64
+	var head [fetchHead]int64
 	for i := range head {
 		head[i], _ = reply[i].(int64)
 	}
@@ -93,11 +97,14 @@ func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched
 
 	var jobs []*Job
 	var ends []End
-	for i := 6; i+2 < len(reply); i += 3 {
+	for i := fetchHead; i+2 < len(reply); i += 3 {
 		id, _ := reply[i].(string)
 		attempt, _ := reply[i+1].(int64)
 		body, _ := reply[i+2].(string)
 		job := &Job{ID: id, Queue: l.queue, Attempt: attempt}
+		if int64(i-fetchHead)/3+1 == head[6] {
+			w.suspicion.fall(job)
+		}
 		msg, err := wire.Decode([]byte(body))
 		if err != nil || msg.ID != id {
 			out.Undecodable++

@@ -2,6 +2,7 @@
 -- Takes jobs from pending to active, the oldest first, and writes who owns them. Ids without a body are dropped and counted.
 -- Ids that the caller holds back go to the end of the line. pending_since stays until the job leaves active: taking it out costs
 -- as much as the rest of the job's fetch, and nobody reads it meanwhile. A resent request gets the jobs of the first one that are still its own.
+-- Suspects, jobs that one more crash would quarantine, are taken one at a time: the others go to the end of the line too.
 --
 -- KEYS[1] asynq:{q}:pending
 -- KEYS[2] asynq:{q}:active
@@ -13,20 +14,24 @@
 -- KEYS[8] bellhop:{q}:watch
 -- KEYS[9] bellhop:{q}:watcher
 -- KEYS[10] bellhop:{q}:beats
+-- KEYS[11] bellhop:{q}:suspects
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] worker
 -- ARGV[3] request: new for each request, the same when it is sent again
 -- ARGV[4] the most jobs to take
 -- ARGV[5] lease in seconds
 -- ARGV[6] 1 if the worker holds no job of the queue
--- ARGV[7] how many of the following ids are held back, then those ids
+-- ARGV[7] 1 if the worker's process holds no suspect
+-- ARGV[8] how many of the following ids are held back, then those ids
 --
 -- Returns the seconds and microseconds of Redis' clock, the jobs left in pending, 0 | 1 if the queue is paused | 2 if the worker
--- must beat first, the ids dropped, the ids held back, then three for each job: id, attempt, message.
+-- must beat first, the ids dropped, the ids held back, the place (from 1) of the suspect among the jobs or 0, then three for
+-- each job: id, attempt, message.
 
 local now = redis.call("TIME")
 local worker, request, want = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local reply = {tonumber(now[1]), tonumber(now[2]), 0, 0, 0, 0}
+local reply = {tonumber(now[1]), tonumber(now[2]), 0, 0, 0, 0, 0}
+local suspected = redis.call("EXISTS", KEYS[11]) == 1
 
 -- Whoever fetches hands the watch on: the next idle worker looks while this one works.
 if redis.call("GET", KEYS[9]) == worker then
@@ -52,7 +57,10 @@ if last then
 			end
 		end
 		table.sort(mine, function(a, b) return a[2] < b[2] end)
-		for _, job in ipairs(mine) do
+		for i, job in ipairs(mine) do
+			if suspected and redis.call("HEXISTS", ARGV[1] .. job[1], "bellhop_suspect") == 1 then
+				reply[7] = i
+			end
 			reply[#reply + 1] = job[1]
 			reply[#reply + 1] = job[2]
 			reply[#reply + 1] = redis.call("HGET", ARGV[1] .. job[1], "msg") or ""
@@ -82,8 +90,15 @@ elseif now_ms - beat > 10000 then
 end
 
 local held_back = {}
-for i = 8, 7 + tonumber(ARGV[7]) do
+for i = 9, 8 + tonumber(ARGV[8]) do
 	held_back[ARGV[i]] = true
+end
+local room = ARGV[7] == "1"
+local function must_wait(id)
+	if held_back[id] then
+		return true
+	end
+	return suspected and not room and redis.call("HEXISTS", ARGV[1] .. id, "bellhop_suspect") == 1
 end
 
 -- Look at some more than are wanted, not at all of them: a call must not hold Redis for long.
@@ -96,13 +111,17 @@ while #ids < want and looks > 0 do
 	end
 	looks = looks - #some
 	for _, id in ipairs(some) do
-		if held_back[id] then
+		if must_wait(id) then
 			held[#held + 1] = id
 		else
 			local msg = redis.pcall("HGET", ARGV[1] .. id, "msg")
 			if type(msg) == "string" then
 				ids[#ids + 1] = id
 				msgs[#msgs + 1] = msg
+				if suspected and room and redis.call("HEXISTS", ARGV[1] .. id, "bellhop_suspect") == 1 then
+					reply[7] = #ids
+					room = false
+				end
 			else
 				reply[5] = reply[5] + 1
 			end

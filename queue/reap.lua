@@ -1,61 +1,145 @@
 #!lua flags=allow-oom
--- Gives the jobs of a dead worker back to the head of pending, in their order. No retry is spent; the crash is counted in the
--- job. Nothing happens if the worker has beaten since its beat was seen.
+-- Gives the jobs of a dead worker back to the head of pending, in their order. No retry is spent. Nothing happens if the worker
+-- has beaten since its beat was seen.
 --
--- KEYS[1] asynq:{q}:pending
--- KEYS[2] asynq:{q}:active
--- KEYS[3] asynq:{q}:lease
--- KEYS[4] bellhop:{q}:owners
--- KEYS[5] bellhop:{q}:beats
--- KEYS[6] bellhop:{q}:calls
--- KEYS[7] bellhop:{q}:keeper
--- KEYS[8] bellhop:{q}:watch
--- KEYS[9] bellhop:{q}:watcher
+-- A crash is counted apart, in the job. One more would quarantine a suspect, so a process holds one suspect at most. If there was
+-- one, the crash is its own: the jobs beside it stay as they were. If there was none, it is counted in all that ran. A job that
+-- has as many crashes as it may, the last of them its own, is quarantined: archived, with the reason.
+--
+-- KEYS[1]  asynq:{q}:pending
+-- KEYS[2]  asynq:{q}:active
+-- KEYS[3]  asynq:{q}:lease
+-- KEYS[4]  bellhop:{q}:owners
+-- KEYS[5]  bellhop:{q}:beats
+-- KEYS[6]  bellhop:{q}:calls
+-- KEYS[7]  bellhop:{q}:keeper
+-- KEYS[8]  bellhop:{q}:watch
+-- KEYS[9]  bellhop:{q}:watcher
+-- KEYS[10] bellhop:{q}:suspects
+-- KEYS[11] asynq:{q}:archived
+-- KEYS[12] asynq:{q}:processed
+-- KEYS[13] asynq:{q}:failed
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] the dead worker
 -- ARGV[3] its last beat, as the caller saw it (Unix ms)
 -- ARGV[4] lease in seconds
 -- ARGV[5] the most jobs to give back
+-- ARGV[6] the crashes that quarantine a job; 0: the worker has not crashed, but stands still: nothing is counted
 --
--- Returns 1 if the worker was reaped, 0 if it has beaten since; the jobs that it still owns; then three for each job given
--- back: id, attempt, crashes so far.
+-- Returns 1 if the worker was reaped, 0 if it has beaten since; the jobs that it still owns; then four for each job taken from
+-- it: id, attempt, crashes so far, 1 if it was quarantined.
 
-local dead, limit = ARGV[2], tonumber(ARGV[5])
+local dead, limit, most = ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[6])
 local beat = redis.call("ZSCORE", KEYS[5], dead)
 if not beat or tonumber(beat) ~= tonumber(ARGV[3]) then
 	return {0, 0}
 end
 local now = redis.call("TIME")
+local now_s = tonumber(now[1])
 local now_ns = now[1] .. string.format("%06d", now[2]) .. "000"
 local latest = math.floor(beat / 1000) + ARGV[4]
 
 local owned = redis.call("HGETALL", KEYS[4])
-local jobs = {}
+local jobs, suspects = {}, 0
 for i = 1, #owned, 2 do
 	local who, attempt = string.match(owned[i + 1], "^(.*):(%d+)$")
 	if who == dead then
-		jobs[#jobs + 1] = {owned[i], tonumber(attempt)}
+		local known = redis.call("HMGET", ARGV[1] .. owned[i], "bellhop_crashes", "bellhop_suspect")
+		local rank = known[2] and 1 or 0
+		suspects = suspects + rank
+		jobs[#jobs + 1] = {id = owned[i], attempt = tonumber(attempt), crashes = tonumber(known[1] or 0), rank = rank}
 	end
 end
--- The newest first: the oldest comes to stand at the very head.
-table.sort(jobs, function(a, b) return a[2] > b[2] end)
+local alone = suspects == 1 or #jobs == 1
+
+-- The newest first: the oldest comes to stand at the very head. A suspect comes last, so that the next call of many still sees it.
+table.sort(jobs, function(a, b)
+	if a.rank ~= b.rank then
+		return a.rank < b.rank
+	end
+	return a.attempt > b.attempt
+end)
+
+-- One field of a protobuf message. What is appended to a message replaces what stands in it.
+local function varint(n)
+	local bytes = {}
+	while n >= 128 do
+		bytes[#bytes + 1] = string.char(n % 128 + 128)
+		n = math.floor(n / 128)
+	end
+	bytes[#bytes + 1] = string.char(n)
+	return table.concat(bytes)
+end
+
+-- The day of Redis' clock, in UTC, from the days since 1970 (Hinnant's civil_from_days).
+local function today()
+	local z = math.floor(now_s / 86400) + 719468
+	local era = math.floor(z / 146097)
+	local doe = z - era * 146097
+	local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+	local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+	local mp = math.floor((5 * doy + 2) / 153)
+	local d = doy - math.floor((153 * mp + 2) / 5) + 1
+	local m = mp < 10 and mp + 3 or mp - 9
+	local y = yoe + era * 400 + (m <= 2 and 1 or 0)
+	return string.format("%04d-%02d-%02d", y, m, d)
+end
+
+local function count(key)
+	local of_day = key .. ":" .. today()
+	if redis.call("INCR", of_day) == 1 then
+		redis.call("EXPIREAT", of_day, now_s + 90 * 86400)
+	end
+	local total = redis.pcall("INCR", key)
+	if type(total) == "table" and total.err then
+		redis.call("SET", key, 1)
+	end
+end
+
+local function quarantine(job, key)
+	local reason = string.format("quarantined: its process died %d times while it ran; mend the handler, then run it again", job.crashes)
+	local msg = redis.call("HGET", key, "msg") or ""
+	redis.call("HSET", key, "msg", msg .. string.char(0x3a) .. varint(#reason) .. reason .. string.char(0x58) .. varint(now_s),
+		"state", "archived", "bellhop_end", "quarantined")
+	redis.call("HDEL", key, "pending_since", "bellhop_crashes", "bellhop_suspect")
+	redis.call("ZADD", KEYS[11], now_s, job.id)
+	local unique = redis.call("HGET", key, "unique_key")
+	if unique and redis.pcall("GET", unique) == job.id then
+		redis.call("DEL", unique)
+	end
+	count(KEYS[12])
+	count(KEYS[13])
+end
 
 local reply = {1, math.max(#jobs - limit, 0)}
 for n = 1, math.min(#jobs, limit) do
-	local id, attempt = jobs[n][1], jobs[n][2]
-	local key = ARGV[1] .. id
-	local lease = redis.call("ZSCORE", KEYS[3], id)
-	redis.call("HDEL", KEYS[4], id)
+	local job = jobs[n]
+	local key = ARGV[1] .. job.id
+	local lease = redis.call("ZSCORE", KEYS[3], job.id)
+	redis.call("HDEL", KEYS[4], job.id)
 	-- A later lease was written by a stock worker that took the job since then.
 	if lease and tonumber(lease) <= latest then
-		redis.call("ZREM", KEYS[3], id)
-		redis.call("LREM", KEYS[2], 1, id)
+		redis.call("ZREM", KEYS[3], job.id)
+		redis.call("LREM", KEYS[2], 1, job.id)
 		if redis.call("EXISTS", key) == 1 then
-			redis.call("HSET", key, "state", "pending", "pending_since", now_ns)
-			redis.call("RPUSH", KEYS[1], id)
-			reply[#reply + 1] = id
-			reply[#reply + 1] = attempt
-			reply[#reply + 1] = redis.call("HINCRBY", key, "bellhop_crashes", 1)
+			if most > 0 and (suspects == 0 or job.rank == 1) then
+				job.crashes = redis.call("HINCRBY", key, "bellhop_crashes", 1)
+				if job.crashes >= most - 1 then
+					redis.call("HSET", key, "bellhop_suspect", "1")
+					redis.call("SET", KEYS[10], "1", "EX", 86400)
+				end
+			end
+			local over = most > 0 and alone and job.crashes >= most
+			if over then
+				quarantine(job, key)
+			else
+				redis.call("HSET", key, "state", "pending", "pending_since", now_ns)
+				redis.call("RPUSH", KEYS[1], job.id)
+			end
+			reply[#reply + 1] = job.id
+			reply[#reply + 1] = job.attempt
+			reply[#reply + 1] = job.crashes
+			reply[#reply + 1] = over and 1 or 0
 		end
 	end
 end

@@ -27,10 +27,10 @@ func TestReapGivesBackWhatTheDeadHeld(t *testing.T) {
 		rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: float64(b.now().Unix() + 1000), Member: "b"})
 
 		beat := b.beatOf("dead")
-		if _, alive, err := b.client.Reap(b.ctx, q, queue.LastBeat{Worker: "dead", At: beat.At.Add(-time.Second)}); err != nil || !alive {
+		if _, alive, err := b.client.Reap(b.ctx, q, queue.LastBeat{Worker: "dead", At: beat.At.Add(-time.Second)}, 3); err != nil || !alive {
 			t.Errorf("a worker that has beaten since was reaped: %v", err)
 		}
-		got, alive, err := b.client.Reap(b.ctx, q, beat)
+		got, alive, err := b.client.Reap(b.ctx, q, beat, 3)
 		if err != nil || alive {
 			t.Fatal(alive, err)
 		}

@@ -99,7 +99,7 @@ func live(t *testing.T, client *queue.Client, w *queue.Worker, name string, woke
 	if err != nil || len(beats) != 1 {
 		t.Fatal(beats, err)
 	}
-	if back, alive, err := client.Reap(ctx, name, beats[0]); err != nil || alive || len(back) != 3 {
+	if back, alive, err := client.Reap(ctx, name, beats[0], 3); err != nil || alive || len(back) != 3 {
 		t.Error(back, alive, err)
 	}
 	if _, err := client.Clean(ctx, name); err != nil {

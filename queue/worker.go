@@ -37,6 +37,8 @@ type Worker struct {
 	id     string
 	lanes  map[string]*lane
 	names  []string
+
+	suspicion suspicion
 }
 
 // lane is a worker's dealings with one queue.

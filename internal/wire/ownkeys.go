@@ -38,3 +38,13 @@ func WatcherKey(queue string) string { return OwnPrefix(queue) + "watcher" }
 
 // AggregationSetKey is the zset of a group's jobs that are being aggregated together.
 func AggregationSetKey(queue, group, set string) string { return GroupKey(queue, group) + ":" + set }
+
+// SuspectsKey exists while jobs may be in the queue that one more crash would quarantine: each fetch looks for them then.
+func SuspectsKey(queue string) string { return OwnPrefix(queue) + "suspects" }
+
+// AliveTag is in the name of every alive channel, so that one node of a Cluster knows all of them.
+const AliveTag = "bellhop:{alive}"
+
+// AliveChannel is a channel on which nothing is said. A worker subscribes to its own: as long as its process lives, Redis counts
+// a subscriber.
+func AliveChannel(worker string) string { return AliveTag + ":" + worker }

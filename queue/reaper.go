@@ -1,0 +1,291 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/wire"
+)
+
+// When a worker is given up. A reaper goes by what it has seen itself, look by look, on one unbroken line to Redis: the other's
+// beat stood still while everything else went on. So nobody steals after an outage, a freeze of his own, or by a wrong clock.
+const (
+	// How often a reaper looks: at others that hold jobs, at others that are idle, and whether there are others. The first two are
+	// stretched for large fleets, of which every worker looks.
+	lookEvery    = 250 * time.Millisecond
+	lookAtIdle   = 500 * time.Millisecond
+	lookAround   = 5 * time.Second
+	lookTogether = 10 // workers that look as often
+
+	// lookLimit bounds one look.
+	lookLimit = time.Second
+
+	// deadAfter is how long the beat of a worker has stood still whose connection is gone, which was seen before.
+	deadAfter = 1200 * time.Millisecond
+
+	// lostAfter is the same for one whose connection was never seen: its process may have ended before this one began, or its
+	// user may not subscribe.
+	lostAfter = 3500 * time.Millisecond
+
+	// frozenAfter is how long the beat of a worker has stood still whose connection is there: it beats every second with jobs,
+	// every 5 s without.
+	frozenAfter = 8 * time.Second
+
+	// goneLooks is in how many looks, one after the other, the connection was gone.
+	goneLooks = 2
+
+	// deadLooks and frozenLooks are the looks for which the beat must have stood still.
+	deadLooks   = 3
+	frozenLooks = 10
+)
+
+// Reaping is what a reaper has done with one queue of one worker. Without a Worker it tells that its looks fail, or, with no Err, that
+// they succeed again.
+type Reaping struct {
+	Queue  string
+	Worker string
+	Frozen bool // its connection is there, but it does not beat
+	Jobs   []Reaped
+	Err    error
+}
+
+// Reaper watches the other workers of a worker's queues, and takes the jobs of those that have died or stand still.
+type Reaper struct {
+	worker *Worker
+
+	// MaxCrashes quarantine a job; see Client.Reap.
+	maxCrashes int
+
+	vigils map[post]*vigil
+	every  time.Duration // until the next look
+	looked time.Time     // the last look that Redis answered
+	failed bool          // the last look
+}
+
+// post is a worker's place in a queue.
+type post struct{ queue, worker string }
+
+// vigil is what was seen of a worker without a break.
+type vigil struct {
+	beat  int64
+	since time.Time // this beat was first seen
+	looks int       // since then
+	gone  int       // looks without its connection, the last ones
+	met   bool      // its connection was seen
+}
+
+// Reaper returns a reaper for the worker's queues. maxCrashes is at least 1.
+func (w *Worker) Reaper(maxCrashes int) *Reaper {
+	return &Reaper{worker: w, maxCrashes: maxCrashes, vigils: make(map[post]*vigil)}
+}
+
+// Run watches until ctx ends, and tells by its own connection that this worker lives. It reports what it reaps, and each look that
+// fails.
+func (r *Reaper) Run(ctx context.Context, report func(Reaping)) {
+	sub := r.worker.client.rdb.Subscribe(ctx, wire.AliveChannel(r.worker.id))
+	defer func() { _ = sub.Close() }()
+	_ = sub.Channel(redis.WithChannelHealthCheckInterval(frozenAfter)) // subscribes again after an outage
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		r.look(ctx, report)
+		timer.Reset(r.every)
+	}
+}
+
+func (r *Reaper) look(ctx context.Context, report func(Reaping)) {
+	bounded, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	seen, err := r.see(bounded)
+	now := time.Now()
+	if err != nil {
+		clear(r.vigils)
+		r.failed, r.every = true, lookAtIdle
+		if ctx.Err() == nil {
+			report(Reaping{Err: fmt.Errorf("look at the other workers: %w", err)})
+		}
+		return
+	}
+	if r.failed {
+		r.failed = false
+		report(Reaping{})
+	}
+	if now.Sub(r.looked) > r.every+lookLimit {
+		clear(r.vigils) // it was this process that stood still
+	}
+	r.looked = now
+	r.pace(seen)
+	own := seen.connected[r.worker.id]
+	for p, beat := range seen.beats {
+		v := r.watch(p, beat, now)
+		v.mark(seen.connected[p.worker], own)
+		if dead, frozen := v.verdict(now); dead || frozen {
+			r.reap(bounded, p, v.beat, frozen, report)
+		}
+	}
+	for p := range r.vigils {
+		if _, there := seen.beats[p]; !there {
+			delete(r.vigils, p)
+		}
+	}
+}
+
+// pace sets when to look again.
+func (r *Reaper) pace(s sight) {
+	stretch := time.Duration(1 + len(s.beats)/lookTogether)
+	switch {
+	case len(s.beats) == 0:
+		r.every = lookAround
+	case s.owned > int64(r.worker.Held()):
+		r.every = lookEvery * stretch
+	default:
+		r.every = lookAtIdle * stretch
+	}
+}
+
+// sight is what one look saw.
+type sight struct {
+	beats     map[post]int64  // of the others
+	owned     int64           // jobs that workers own, this one included
+	connected map[string]bool // nil if Redis does not tell
+}
+
+// see asks for the beats, and for the connections if there are others.
+func (r *Reaper) see(ctx context.Context) (sight, error) {
+	s := sight{beats: make(map[post]int64)}
+	pipe := r.worker.client.rdb.Pipeline()
+	lists := make([]*redis.ZSliceCmd, len(r.worker.names))
+	for i, name := range r.worker.names {
+		lists[i] = pipe.ZRangeWithScores(ctx, wire.BeatsKey(name), 0, -1)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return s, err
+	}
+	for i, list := range lists {
+		for _, z := range list.Val() {
+			if worker, _ := z.Member.(string); worker != r.worker.id {
+				s.beats[post{r.worker.names[i], worker}] = int64(z.Score)
+			}
+		}
+	}
+	if len(s.beats) == 0 {
+		return s, nil
+	}
+	var err error
+	if s.owned, err = r.owned(ctx); err == nil {
+		s.connected, err = r.connected(ctx, s.beats)
+	}
+	return s, err
+}
+
+func (r *Reaper) owned(ctx context.Context) (int64, error) {
+	pipe := r.worker.client.rdb.Pipeline()
+	counts := make([]*redis.IntCmd, len(r.worker.names))
+	for i, name := range r.worker.names {
+		counts[i] = pipe.HLen(ctx, wire.OwnersKey(name))
+	}
+	_, err := pipe.Exec(ctx)
+	sum := int64(0)
+	for _, n := range counts {
+		sum += n.Val()
+	}
+	return sum, err
+}
+
+// connected asks whose alive channel has a subscriber. A user who may not ask sees nobody, himself included.
+func (r *Reaper) connected(ctx context.Context, beats map[post]int64) (map[string]bool, error) {
+	channels := make([]string, 0, len(beats)+1)
+	workers := make(map[string]string, len(beats)+1)
+	add := func(worker string) {
+		channel := wire.AliveChannel(worker)
+		if workers[channel] == "" {
+			workers[channel] = worker
+			channels = append(channels, channel)
+		}
+	}
+	add(r.worker.id)
+	for p := range beats {
+		add(p.worker)
+	}
+	var rdb redis.UniversalClient = r.worker.client.rdb
+	if cluster, ok := rdb.(*redis.ClusterClient); ok {
+		// Each node knows its own subscribers. A client subscribes at the master of the channel's slot.
+		master, err := cluster.MasterForKey(ctx, wire.AliveTag)
+		if err != nil {
+			return nil, err
+		}
+		rdb = master
+	}
+	counts, err := rdb.PubSubNumSub(ctx, channels...).Result()
+	if err != nil {
+		if !unanswered(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	connected := make(map[string]bool, len(counts))
+	for channel, n := range counts {
+		connected[workers[channel]] = n > 0
+	}
+	return connected, nil
+}
+
+func (r *Reaper) watch(p post, beat int64, now time.Time) *vigil {
+	v := r.vigils[p]
+	switch {
+	case v == nil:
+		v = &vigil{beat: beat, since: now}
+		r.vigils[p] = v
+	case v.beat != beat:
+		v.beat, v.since, v.looks, v.gone = beat, now, 0, 0
+	default:
+		v.looks++
+	}
+	return v
+}
+
+// mark notes whether the worker's connection is there. Without one's own, nothing follows from the lack of it: it was Redis that
+// went away.
+func (v *vigil) mark(connected, own bool) {
+	switch {
+	case connected:
+		v.met, v.gone = true, 0
+	case !own:
+		v.met, v.gone = false, 0
+	default:
+		v.gone++
+	}
+}
+
+func (v *vigil) verdict(now time.Time) (dead, frozen bool) {
+	still := now.Sub(v.since)
+	if v.gone >= goneLooks {
+		enough := lostAfter
+		if v.met {
+			enough = deadAfter
+		}
+		return v.looks >= deadLooks && still >= enough, false
+	}
+	return false, v.looks >= frozenLooks && still >= frozenAfter
+}
+
+func (r *Reaper) reap(ctx context.Context, p post, beat int64, frozen bool, report func(Reaping)) {
+	crashes := r.maxCrashes
+	if frozen {
+		crashes = 0
+	}
+	jobs, alive, err := r.worker.client.Reap(ctx, p.queue, LastBeat{Worker: p.worker, At: time.UnixMilli(beat)}, crashes)
+	if err == nil && alive {
+		return // it has beaten since, or another reaper was faster
+	}
+	delete(r.vigils, p)
+	report(Reaping{Queue: p.queue, Worker: p.worker, Frozen: frozen, Jobs: jobs, Err: err})
+}
