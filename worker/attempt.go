@@ -108,8 +108,12 @@ func (p *pool) conclude(a *attempt, cause, err error) {
 	}
 	delete(p.running, a)
 	p.free++
-	p.unanswered++
-	a.lane.ends = append(a.lane.ends, end)
+	if end.abandoned {
+		p.unstarted = append(p.unstarted, a.held) // all of them go back at once, to keep their order
+	} else {
+		p.unanswered++
+		a.lane.ends = append(a.lane.ends, end)
+	}
 	stopping := p.stopping
 	p.mu.Unlock()
 	notify(p.wake)
@@ -121,8 +125,9 @@ func (p *pool) conclude(a *attempt, cause, err error) {
 
 // ending is how an attempt ends in Redis.
 type ending struct {
-	end  queue.End
-	died bool
+	end       queue.End
+	died      bool
+	abandoned bool // the job goes back
 }
 
 // ending judges an attempt by why its context has ended, nil if it has not, and by the handler's answer.
@@ -133,7 +138,7 @@ func (p *pool) ending(a *attempt, cause, err error) ending {
 		// Redis refuses whatever we say. Saying it makes the queue forget the job here.
 		return ending{end: queue.HandBack(a.held)}
 	case errors.Is(cause, ErrAbandoned) && err != nil:
-		return ending{end: queue.HandBack(a.held)}
+		return ending{abandoned: true}
 	case errors.Is(cause, ErrCancelled) && err != nil:
 		p.log.Info("job cancelled", "job", a.job.ID, "task", a.job.Task, "queue", a.job.Queue)
 		return ending{end: queue.Cancel(a.held)}

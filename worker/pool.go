@@ -32,9 +32,9 @@ type pool struct {
 	mu         sync.Mutex
 	free       int // slots
 	running    map[*attempt]struct{}
-	runners    int // goroutines
-	unanswered int // ends that Redis has not confirmed
-	unstarted  []*queue.Job
+	runners    int          // goroutines
+	unanswered int          // ends that Redis has not confirmed
+	unstarted  []*queue.Job // fetched, or abandoned: they go back
 	stopping   bool
 	changed    chan struct{} // while stopping: a job or an end less
 }
@@ -155,8 +155,8 @@ func (p *pool) abandon() {
 	p.mu.Unlock()
 	p.until(abandonGrace, func() bool { return len(p.running) == 0 })
 
-	var jobs []*queue.Job
 	p.mu.Lock()
+	jobs := p.unstarted
 	for a := range p.running {
 		delete(p.running, a)
 		jobs = append(jobs, a.held)
