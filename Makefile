@@ -20,7 +20,7 @@ help: ## List the targets
 test: needs ## Run every test with the race detector; install what they need first
 	go test -race ./...
 	bash scripts/examples.sh
-	@for m in $(filter bench,$(MODULES)); do echo "$$m: vet and build"; (cd $$m && go vet ./... && go build -o /dev/null ./...); done
+	@for m in $(filter bench,$(MODULES)); do echo "$$m: vet and test"; (cd $$m && go vet ./... && go test -race ./...); done
 
 .PHONY: unit
 unit: needs ## Run the fast tests only
@@ -36,8 +36,16 @@ faults: needs ## Run the fault tests (kill -9, SIGSTOP, cut replies ...), all th
 	go test -race -v -count=1 -timeout 30m -run '^TestFault' ./...
 
 .PHONY: bench
-bench: ## Run the benchmarks
-	@for m in $(filter . bench,$(MODULES)); do (cd $$m && go test -run '^$$' -bench . -benchmem ./...); done
+bench: ## Measure bellhop beside stock asynq (10 minutes), write docs/performance.md; BENCH=-river adds River
+	cd bench && go run . -write $(BENCH)
+
+.PHONY: bench-short
+bench-short: ## The same in 2 minutes, only printed
+	cd bench && go run . -short $(BENCH)
+
+.PHONY: microbench
+microbench: ## Run the packages' own benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: fuzz
 fuzz: ## Run each Fuzz target for FUZZTIME (30s)
