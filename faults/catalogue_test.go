@@ -24,7 +24,7 @@ var catalogue = []fault{
 	{"F4", "a job that kills its process, 9 beside it", "<= 3 crashes, quarantined; innocents unharmed"},
 	{"F5", "Redis (AOF) away for 6 s, 20 jobs finish", "20 runs of 20"},
 	{"F6", "10% of replies cut", "false errors 0, stranded 0"},
-	{"F7", "Redis kill -9, AOF everysec and always", "lost 0"},
+	{"F7", "Redis kill -9, AOF always and everysec", "lost 0; everysec: Redis' own 2 s"},
 	{"F8", "Sentinel: master killed", "lost 0, duplicates <= in flight"},
 	{"F9", "Sentinel: split, client with the old master", "durable mode: lost 0; back <= 5 s"},
 	{"F10", "Redis full (noeviction)", "drains; leases kept; <= 5 calls/s when it can't"},

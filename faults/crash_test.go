@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -176,4 +177,82 @@ func killedInBatches(r *rig) figure {
 	}
 	duplicates := h.runs() - len(h.ends)
 	return measured(archived == 0 && duplicates <= kills*slots, "%d kills: duplicates %d, archived %d", kills, duplicates, archived)
+}
+
+func TestFaultF04JobKillsItsProcess(t *testing.T) { check(t, "F4", poisoned) }
+
+// poisoned: one job kills whatever process runs it, and nine are caught in it. Both workers are started again at once.
+func poisoned(r *rig) figure {
+	innocents := r.enqueue(4, work{For: 300 * time.Millisecond}, maxRetry(25))
+	poison := r.nextID()
+	if err := r.enqueueID(r.t.Context(), poison, work{Exit: true}, maxRetry(25)); err != nil {
+		r.t.Fatal(err)
+	}
+	innocents = append(innocents, r.enqueue(5, work{For: 300 * time.Millisecond}, maxRetry(25))...)
+
+	a, b := r.supervised(), r.supervised()
+	state := ""
+	eventually(r.t, patience, "the poison is quarantined and the innocents are done", func() bool {
+		_, h := r.job(poison)
+		state = h["state"] + " " + h["bellhop_end"]
+		done := historyOf(r.ledger.entries())
+		for _, id := range innocents {
+			if len(done.ends[id]) == 0 {
+				return false
+			}
+		}
+		return h["state"] == "archived"
+	})
+	crashes := a.retire() + b.retire()
+	message, _ := r.job(poison)
+	if message == nil || state != "archived quarantined" || !strings.Contains(message.ErrorMsg, "process died") {
+		r.t.Errorf("the poison's end is %q, its message %+v", state, message)
+	}
+	h := historyOf(r.ledger.entries())
+	if len(h.starts[poison]) != crashes {
+		r.t.Errorf("the poison was started %d times and the processes died %d times", len(h.starts[poison]), crashes)
+	}
+	r.atRestBut(patience, poison)
+	r.counted(len(innocents)+1, 1) // nobody was charged
+	return measured(crashes <= 3, "%d crashes, quarantined; innocents all done, uncharged", crashes)
+}
+
+// supervised is a worker that is started again whenever it dies, as compose, systemd and Kubernetes do.
+type supervised struct {
+	stop  chan struct{}
+	ended chan int
+}
+
+func (r *rig) supervised(opts ...roleOption) *supervised {
+	r.t.Helper()
+	s := &supervised{stop: make(chan struct{}), ended: make(chan int, 1)}
+	first := r.worker(opts...)
+	go func() {
+		crashes := 0
+		for p := first; ; {
+			select {
+			case <-s.stop:
+				_ = p.cmd.Process.Kill()
+				<-p.ended
+				s.ended <- crashes
+				return
+			case <-p.ended:
+				crashes++
+				p = r.spawn(nil, nil, opts...)
+			}
+		}
+	}()
+	r.t.Cleanup(func() { s.retire() })
+	return s
+}
+
+// retire ends the worker for good and returns how often it died before.
+func (s *supervised) retire() int {
+	select {
+	case <-s.stop:
+		return 0
+	default:
+		close(s.stop)
+		return <-s.ended
+	}
 }
