@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Removes completed jobs whose retention is over, dead jobs over asynq's limits, and leases and owners of jobs that are gone.
 -- Jobs whose lease has ended though a worker owns them go back to the head of pending: a lost answer hid them from it, or it was
--- forgotten. No retry is spent, no crash counted. Those of a silent worker are left to who reaps it. Workers that have not beaten
+-- forgotten. No retry is spent, no crash counted. Those of a silent worker are left to who reaps it. Those of a stock server are left
+-- for a minute to another one, which would take them after 30 s; then none lives. Workers that have not beaten
 -- for ten minutes are forgotten.
 --
 -- KEYS[1] asynq:{q}:completed
@@ -69,7 +70,9 @@ end
 local back = 0
 for _, id in ipairs(redis.call("ZREVRANGEBYSCORE", KEYS[3], now_s - 1, "-inf", "LIMIT", 0, limit)) do
 	local owner = redis.call("HGET", KEYS[5], id)
-	if owner and not reaper_comes(owner) and redis.call("EXISTS", ARGV[1] .. id) == 1 then
+	local ours = owner and not reaper_comes(owner)
+	local nobodys = not owner and now_s - redis.call("ZSCORE", KEYS[3], id) > 60
+	if (ours or nobodys) and redis.call("EXISTS", ARGV[1] .. id) == 1 then
 		redis.call("HDEL", KEYS[5], id)
 		redis.call("ZREM", KEYS[3], id)
 		redis.call("LREM", KEYS[4], 1, id)

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Gives a queue's watch back to those who wait for it, if the worker has it.
+-- Gives a queue's watch back to those who wait for it, if the worker has it. Makes it anew if nobody has it: a lost answer took it
+-- along.
 --
 -- KEYS[1] bellhop:{q}:watch
 -- KEYS[2] bellhop:{q}:watcher
@@ -7,10 +8,11 @@
 --
 -- Returns 1 if it had the watch, else 0.
 
-if redis.call("GET", KEYS[2]) ~= ARGV[1] then
+local watcher = redis.call("GET", KEYS[2])
+if watcher and watcher ~= ARGV[1] then
 	return 0
 end
 redis.call("DEL", KEYS[2])
 redis.call("LPUSH", KEYS[1], "1")
 redis.call("LTRIM", KEYS[1], 0, 0)
-return 1
+return watcher and 1 or 0

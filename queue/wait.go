@@ -97,10 +97,20 @@ func (t *Waiter) Wait(queue string, free func() bool) error {
 			return fmt.Errorf("wait for queue %q: %w", queue, err)
 		case err != nil:
 			t.sleep(retryTime)
+			t.mend(l)
 		case found:
 			return nil
 		}
 	}
+}
+
+// mend sees to the watch after a failed command: its answer may have been lost, and the watch with it. What fails here is done
+// by a beat, later.
+func (t *Waiter) mend(l *lane) {
+	ctx, cancel := context.WithTimeout(t.ctx, pollTime)
+	defer cancel()
+	l.setWatching(false)
+	_ = t.worker.client.do(ctx, passScript, []string{wire.WatchKey(l.queue), wire.WatcherKey(l.queue)}, t.worker.id).Err()
 }
 
 // ErrBusy tells that a Wait ended because the worker has no free slot.
