@@ -170,7 +170,7 @@ func late(a *attempt, err error) error {
 	case err == nil:
 		return ErrTimeout
 	case a.stuck.Load():
-		return fmt.Errorf("%w; the handler returned %v later: %s", ErrTimeout, time.Since(a.deadline()).Round(time.Millisecond), err)
+		return fmt.Errorf("%w; the handler returned %v later: %w", ErrTimeout, time.Since(a.deadline()).Round(time.Millisecond), err)
 	}
 	return err
 }

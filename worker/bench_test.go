@@ -30,6 +30,7 @@ func BenchmarkDrain(b *testing.B) {
 }
 
 func benchDrain(b *testing.B, concurrency int, start func(*testing.B, redis.UniversalClient, int, func()) (stop func())) {
+	b.Helper()
 	rdb := redistest.New(b)
 	fillQueue(b, rdb, b.N)
 	var runs atomic.Int64
@@ -42,7 +43,7 @@ func benchDrain(b *testing.B, concurrency int, start func(*testing.B, redis.Univ
 	})
 	<-drained
 	for rdb.LLen(b.Context(), wire.ActiveKey("default")).Val() > 0 {
-		time.Sleep(time.Millisecond) // until the last ends are written
+		<-time.After(time.Millisecond) // until the last ends are written
 	}
 	b.StopTimer()
 	b.ReportMetric(float64(scriptCalls(b, rdb))/float64(b.N), "scripts/job")
@@ -63,6 +64,7 @@ func scriptCalls(b *testing.B, rdb redis.UniversalClient) (n int) {
 }
 
 func startBellhop(b *testing.B, rdb redis.UniversalClient, concurrency int, ran func()) func() {
+	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
 	route := job.Route{Definition: job.Definition{Name: "noop"}, Handle: func(context.Context, *job.Job) error { ran(); return nil }}
 	w, err := worker.New(rdb, worker.Config{Concurrency: concurrency, Logger: slog.New(slog.DiscardHandler)}, route)
@@ -80,6 +82,7 @@ func startBellhop(b *testing.B, rdb redis.UniversalClient, concurrency int, ran 
 }
 
 func startAsynq(b *testing.B, rdb redis.UniversalClient, concurrency int, ran func()) func() {
+	b.Helper()
 	server := asynq.NewServerFromRedisClient(rdb, asynq.Config{Concurrency: concurrency, LogLevel: asynq.FatalLevel})
 	if err := server.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { ran(); return nil })); err != nil {
 		b.Fatal(err)

@@ -124,7 +124,7 @@ func draw(n int, lanes []*lane) []int {
 		sum += l.weight
 	}
 	for range n {
-		at := rand.IntN(sum) //nolint:gosec // a draw, not a secret
+		at := rand.IntN(sum)
 		for i, l := range lanes {
 			if at -= l.weight; at < 0 {
 				shares[i]++
@@ -216,4 +216,4 @@ func (p *pool) judge(l *lane, got queue.Fetched, err error) {
 }
 
 // jitter shortens a pause by up to half.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) } //nolint:gosec // not a secret
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

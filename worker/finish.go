@@ -4,12 +4,25 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"time"
 
 	"github.com/bellhop-dev/bellhop/queue"
 )
 
-// finish writes the ends of a queue's attempts: one call is under way, and what ends meanwhile goes together into the next.
+const (
+	// gatherBelow is a batch that is worth waiting for more: much of a call's cost does not depend on how many ends it has.
+	gatherBelow = 64
+
+	// gatherTime is how long a busy queue's ends wait for others. Their slots are free already.
+	gatherTime = 500 * time.Microsecond
+)
+
+// finish writes the ends of a queue's attempts: one call is under way, and what ends meanwhile goes together into the next. An end
+// that comes alone is written at once.
 func (p *pool) finish(ctx context.Context, l *lane) {
+	gather := time.NewTimer(gatherTime)
+	defer gather.Stop()
+	last := 0 // the size of the last batch
 	for {
 		select {
 		case <-ctx.Done():
@@ -17,13 +30,17 @@ func (p *pool) finish(ctx context.Context, l *lane) {
 		case <-l.ended:
 			runtime.Gosched() // what ends now goes into the same call
 		}
-		for batch := p.takeEnds(l); len(batch) > 0; batch = p.takeEnds(l) {
-			ends := make([]queue.End, len(batch))
-			for i := range batch {
-				ends[i] = batch[i].end
-			}
-			p.answered(batch, p.queue.Finish(ctx, ends...))
+		if last > 1 && last < gatherBelow {
+			gather.Reset(gatherTime)
+			<-gather.C
 		}
+		batch := p.takeEnds(l)
+		ends := make([]queue.End, len(batch))
+		for i := range batch {
+			ends[i] = batch[i].end
+		}
+		p.answered(batch, p.queue.Finish(ctx, ends...))
+		last = len(batch)
 	}
 }
 

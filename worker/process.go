@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/bellhop-dev/bellhop/job"
@@ -52,8 +53,8 @@ func (w *Worker) chain() {
 }
 
 func (w *Worker) wrapped(handler job.Handler) job.Handler {
-	for i := len(w.middlewares) - 1; i >= 0; i-- {
-		handler = w.middlewares[i](handler)
+	for _, middleware := range slices.Backward(w.middlewares) {
+		handler = middleware(handler)
 	}
 	return handler
 }

@@ -112,7 +112,7 @@ func TestServerRecordIsTheSameBytes(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("the stock server does not list itself")
 		}
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 	s := listed[0]
 	ours := wire.ServerInfo{
