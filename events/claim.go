@@ -129,7 +129,7 @@ func (s *session) claimSome(ctx context.Context, from string) (next string, item
 		return "", nil, err
 	}
 	if len(answer) != 2 {
-		return "", nil, fmt.Errorf("Redis answered %v", answer)
+		return "", nil, fmt.Errorf("unexpected answer of Redis: %v", answer)
 	}
 	next, _ = answer[0].(string)
 	entries, _ := answer[1].([]any)
@@ -150,7 +150,7 @@ func (s *session) claimSome(ctx context.Context, from string) (next string, item
 func claimedItem(entry any) (*item, error) {
 	parts, _ := entry.([]any)
 	if len(parts) != 3 {
-		return nil, fmt.Errorf("Redis answered %v", entry)
+		return nil, fmt.Errorf("unexpected answer of Redis: %v", entry)
 	}
 	id, _ := parts[0].(string)
 	count, _ := parts[1].(int64)

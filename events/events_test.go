@@ -67,12 +67,14 @@ func names(prefix string, n int) []string {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
+	look := time.NewTicker(2 * time.Millisecond)
+	defer look.Stop()
 	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not so: %s", what)
 		}
-		time.Sleep(2 * time.Millisecond) // between two looks; no test is right because of it
+		<-look.C
 	}
 }
 
@@ -95,6 +97,7 @@ func run(t testing.TB, c *Client, group string, h Handler, opts ConsumerOptions)
 }
 
 func start(t testing.TB, consumer *Consumer) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- consumer.Run(ctx) }()
@@ -164,6 +167,7 @@ func group(t testing.TB, c *Client, name string) GroupStats {
 }
 
 func settled(t testing.TB, c *Client, name string) func() bool {
+	t.Helper()
 	return func() bool {
 		g := group(t, c, name)
 		return g.Name != "" && g.Pending == 0 && g.Lag == 0

@@ -149,12 +149,12 @@ func (d *decoder) extension(name string, raw json.RawMessage) any {
 		d.faults = append(d.faults, fault)
 		return nil
 	}
-	switch c := raw[0]; {
-	case c == '"':
+	switch c := raw[0]; c {
+	case '"':
 		return d.text(name, raw)
-	case c == 't', c == 'f':
+	case 't', 'f':
 		return c == 't'
-	case c == '{', c == '[':
+	case '{', '[':
 		d.fault("%s: is an object or a list, an extension is a string, a boolean or an integer", name)
 		return nil
 	}

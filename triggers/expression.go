@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -221,12 +222,12 @@ func (x *expression) untouched(vars *eventVars) (any, bool) {
 	if !there || vars.fault != nil {
 		return nil, false
 	}
-	for i := len(x.path) - 1; i >= 0; i-- {
+	for _, v := range slices.Backward(x.path) {
 		object, ok := value.(map[string]any)
 		if !ok {
 			return nil, false
 		}
-		if value, ok = object[x.path[i]]; !ok {
+		if value, ok = object[v]; !ok {
 			return nil, false
 		}
 	}

@@ -19,6 +19,7 @@ const mailData = `{
 }`
 
 func mail(t testing.TB) *events.Event {
+	t.Helper()
 	return event(t, "com.acme.email.received", mailData, events.Subject("s-1"), events.Extension("tenant", "t1"), events.Extension("priority", 7))
 }
 
@@ -134,10 +135,13 @@ func hostile() map[string]string {
 }
 
 func hostileEvent(t testing.TB) *events.Event {
+	t.Helper()
 	return event(t, "a.b", `{"s": "`+strings.Repeat("a", 300_000)+`", "l": [`+strings.Repeat("1,", 999)+`1]}`)
 }
 
 // Not parallel: it measures memory.
+//
+//nolint:paralleltest // it measures the process
 func TestHostileExpressionsAreStopped(t *testing.T) {
 	e := hostileEvent(t)
 	for name, when := range hostile() {

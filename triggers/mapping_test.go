@@ -2,6 +2,7 @@ package triggers
 
 import (
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 
@@ -187,9 +188,7 @@ func TestCompileChecksTheMappingAgainstTheSchema(t *testing.T) {
 	t.Parallel()
 	good := func(more map[string]any) map[string]any {
 		with := map[string]any{"method": "POST", "url": "${event.data.url}"}
-		for name, value := range more {
-			with[name] = value
-		}
+		maps.Copy(with, more)
 		return with
 	}
 	for name, c := range map[string]struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,7 +62,7 @@ func (r *rule) request(ctx context.Context, s *Set, o *occurrence) (request job.
 		return job.Request{}, 0, err
 	}
 	e := o.vars.event
-	options := append(r.options[:len(r.options):len(r.options)], job.ForEvent(job.Event{
+	options := append(slices.Clip(r.options), job.ForEvent(job.Event{
 		ID: e.ID, Source: e.Source, Type: e.Type, Trigger: r.Name, StreamID: o.streamID, StoredAt: o.storedAt,
 	}))
 	request, err = task.Request(payload, options...)

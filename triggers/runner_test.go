@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -39,7 +38,7 @@ func setup(t *testing.T, rdb redis.UniversalClient, cfg events.Config, triggers 
 	}
 	runner := NewRunner(compileAll(t, Config{AllowUnknownTasks: true}, triggers...), Deps{
 		Jobs: job.NewClient(rdb), Dead: client, Fired: queue.New(rdb),
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	return &bundle{Runner: runner, t: t, rdb: rdb, events: client}
 }
@@ -105,6 +104,7 @@ func (b *bundle) dead() []events.DeadMatch {
 }
 
 func numbered(t testing.TB, n int, data string) *events.Event {
+	t.Helper()
 	return event(t, "com.acme.email.received", data, events.ID(fmt.Sprint("e-", n)))
 }
 
@@ -412,6 +412,8 @@ func TestEventsBecomeJobsThroughAConsumer(t *testing.T) {
 
 func eventually(t testing.TB, ok func() error) {
 	t.Helper()
+	look := time.NewTicker(2 * time.Millisecond)
+	defer look.Stop()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		err := ok()
@@ -421,7 +423,7 @@ func eventually(t testing.TB, ok func() error) {
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Millisecond)
+		<-look.C
 	}
 }
 

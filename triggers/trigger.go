@@ -73,7 +73,7 @@ func (o origin) line(path string) int {
 }
 
 // Fault is one thing that is wrong with a trigger or its file.
-type Fault struct {
+type Fault struct { //nolint:errname // it is a fault of the rules, and reads as one
 	File    string // "" for a trigger made in Go
 	Line    int    // 0 if not known
 	Trigger string // "" if the fault is the file's

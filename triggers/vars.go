@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"unicode/utf8"
 
 	"cel.dev/cel-go/cel"
@@ -88,9 +89,7 @@ func (v *eventVars) everything() map[string]any {
 		return v.all
 	}
 	v.all = make(map[string]any, len(attributes)+len(v.event.Extensions))
-	for name, value := range v.event.Extensions {
-		v.all[name] = value
-	}
+	maps.Copy(v.all, v.event.Extensions)
 	for name := range attributes {
 		if value, there := v.attribute(name); there {
 			v.all[name] = value

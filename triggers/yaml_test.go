@@ -167,6 +167,8 @@ func TestLoadRefusesNamesUsedTwice(t *testing.T) {
 }
 
 // Bombs must be refused within 100 ms of processor time and 64 MiB. Not parallel: it measures.
+//
+//nolint:paralleltest // it measures the process
 func TestBombsAreRefused(t *testing.T) {
 	lol := "x-a: &a [x,x,x,x,x,x,x,x,x,x]\n"
 	for c := 'b'; c <= 'k'; c++ {

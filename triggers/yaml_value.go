@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -158,8 +159,8 @@ func (r *valueReader) merged(n *yaml.Node, path string, depth int, fn func(key, 
 	case yaml.MappingNode:
 		r.entries(n, path, depth+1, fn)
 	case yaml.SequenceNode:
-		for i := len(n.Content) - 1; i >= 0; i-- { // the first one wins
-			r.merged(n.Content[i], path, depth+1, fn)
+		for _, v := range slices.Backward(n.Content) { // the first one wins
+			r.merged(v, path, depth+1, fn)
 		}
 	default:
 		r.fault(n, path, "<< merges mappings only")

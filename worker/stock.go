@@ -105,7 +105,7 @@ func (e stockError) Error() string { return e.err.Error() }
 func (e stockError) Unwrap() error { return e.err }
 
 func (e stockError) Is(target error) bool {
-	return target == asynq.SkipRetry && job.IsDiscard(e.err) //nolint:errorlint // Is compares identities
+	return target == asynq.SkipRetry && job.IsDiscard(e.err)
 }
 
 // retryDelay is called by asynq with the retries taken so far. asynq cuts the time that it adds to down to the second:
@@ -130,12 +130,12 @@ func (s *stock) failed(ctx context.Context, _ *asynq.Task, err error) {
 // stockLogger brings asynq's log lines into slog.
 type stockLogger struct{ log *slog.Logger }
 
-func (l stockLogger) Debug(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
-func (l stockLogger) Info(args ...any)  { l.log.Info(fmt.Sprint(args...)) }
-func (l stockLogger) Warn(args ...any)  { l.log.Warn(fmt.Sprint(args...)) }
-func (l stockLogger) Error(args ...any) { l.log.Error(fmt.Sprint(args...)) }
+func (l stockLogger) Debug(args ...any) { l.log.Debug(fmt.Sprint(args...)) } //nolint:sloglint // asynq's words
+func (l stockLogger) Info(args ...any)  { l.log.Info(fmt.Sprint(args...)) }  //nolint:sloglint // asynq's words
+func (l stockLogger) Warn(args ...any)  { l.log.Warn(fmt.Sprint(args...)) }  //nolint:sloglint // asynq's words
+func (l stockLogger) Error(args ...any) { l.log.Error(fmt.Sprint(args...)) } //nolint:sloglint // asynq's words
 
 func (l stockLogger) Fatal(args ...any) {
-	l.log.Error(fmt.Sprint(args...))
-	os.Exit(1)
+	l.log.Error(fmt.Sprint(args...)) //nolint:sloglint // asynq's words
+	os.Exit(1)                       //nolint:forbidigo // asynq demands it of Fatal
 }

@@ -65,7 +65,7 @@ func WithSignals(ctx context.Context, forced func()) (context.Context, context.C
 		select {
 		case <-signals:
 			forced()
-			os.Exit(ForceExitCode)
+			os.Exit(ForceExitCode) //nolint:forbidigo // that is what the second signal asks for
 		case <-done:
 		}
 	}()

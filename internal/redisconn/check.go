@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,7 +53,7 @@ func Check(ctx context.Context, rdb redis.UniversalClient, cfg Config, log *slog
 	report := summarize(nodes)
 	report.Mode = modeOf(rdb, cfg)
 	for _, warning := range report.Warnings {
-		log.WarnContext(ctx, warning, "redis", cfg)
+		log.WarnContext(ctx, warning, "redis", cfg) //nolint:sloglint // made of constants in summarize
 	}
 	return report, verdict(nodes, report.Mode, cfg)
 }
@@ -142,9 +143,7 @@ func (n *node) askConfig(ctx context.Context, rdb redis.Cmdable) error {
 		if err != nil {
 			return n.note("config|get", err)
 		}
-		for key, value := range values {
-			config[key] = value
-		}
+		maps.Copy(config, values)
 	}
 	if policy := config["maxmemory-policy"]; policy != "" {
 		n.eviction = policy
@@ -164,8 +163,7 @@ func (n *node) askConfig(ctx context.Context, rdb redis.Cmdable) error {
 // note remembers a command that Redis refuses to run, and passes on what is an
 // error in earnest: a lost connection.
 func (n *node) note(command string, err error) error {
-	var refused redis.Error
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[redis.Error](err); ok {
 		n.denied = append(n.denied, command)
 		return nil
 	}

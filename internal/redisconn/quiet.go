@@ -15,5 +15,5 @@ func QuietDriver(log *slog.Logger) { redis.SetLogger(driverLogger{log}) }
 type driverLogger struct{ log *slog.Logger }
 
 func (l driverLogger) Printf(ctx context.Context, format string, args ...any) {
-	l.log.DebugContext(ctx, "redis driver: "+fmt.Sprintf(format, args...))
+	l.log.DebugContext(ctx, "redis driver: "+fmt.Sprintf(format, args...)) //nolint:sloglint // the driver's words
 }

@@ -64,7 +64,7 @@ func StartProcess(ctx context.Context, program, dir string, config []string, arg
 	}
 
 	p := &Process{dir: dir, done: make(chan struct{})}
-	p.cmd = exec.Command(program, append([]string{file}, args...)...)
+	p.cmd = exec.Command(program, append([]string{file}, args...)...) //nolint:noctx // ctx bounds the start; the server lives until Close
 	p.cmd.Dir = dir
 	p.cmd.Stdout = &p.log
 	p.cmd.Stderr = &p.log
@@ -123,7 +123,7 @@ func (p *Process) answers(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // it was only asked
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	if _, err := conn.Write([]byte("PING\r\n")); err != nil {
 		return false
@@ -165,7 +165,7 @@ func FreePort() (int, error) {
 }
 
 func portIsFree(addr string) bool {
-	l, err := net.Listen("tcp", addr)
+	l, err := net.Listen("tcp", addr) //nolint:noctx // it answers at once
 	if err != nil {
 		return false
 	}
