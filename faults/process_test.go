@@ -2,10 +2,12 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,18 +42,16 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// spawn starts a child; env is added to this process' own, through names a program that runs it.
-func spawn(t testing.TB, r role, env []string, through ...string) *process {
+// spawn starts a child of this binary, or of the one that the role names.
+func spawn(t testing.TB, r role) *process {
 	t.Helper()
 	text, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append(through, os.Args[0])
-	p := &process{t: t, role: r, cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})} //nolint:gosec,noctx // this binary; ended below
+	p := &process{t: t, role: r, cmd: exec.Command(cmp.Or(r.binary, os.Args[0])), ended: make(chan struct{})} //nolint:gosec,noctx // our own; ended below
 	// The race detector would sleep for a second at each exit.
-	p.cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=0"), env...)
-	p.cmd.Env = append(p.cmd.Env, roleVariable+"="+string(text))
+	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", roleVariable+"="+string(text), skewVariable+"="+strconv.Itoa(int(r.skew.Seconds())))
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	stdin, err := p.cmd.StdinPipe() // its end tells the child that the test is gone
 	if err != nil {

@@ -52,7 +52,7 @@ func redisKilled(r *rig) figure {
 	for _, policy := range []string{"everysec", "always"} {
 		sub := newRig(r.t, r.fleet, withRedis(redistest.WithAOF(), redistest.WithConfig("appendfsync", policy)))
 		sub.worker()
-		stop := sub.producer(work{})
+		stop := sub.producer(time.Millisecond, work{})
 		sub.ledger.until(patience, "jobs run", func(h history) bool { return h.runs() > 200 })
 		at := time.Now()
 		sub.server.Kill()
@@ -79,15 +79,15 @@ func redisKilled(r *rig) figure {
 	return measured(lost["always"] == 0, "lost: always %d, everysec %d (acknowledged in the last 2 s)", lost["always"], lost["everysec"])
 }
 
-// producer enqueues one job after the other until it is stopped. What is refused meanwhile is not acknowledged.
-func (r *rig) producer(w work, opts ...jobOption) (stop func()) {
+// producer enqueues a job every so often until it is stopped. What is refused meanwhile is not acknowledged.
+func (r *rig) producer(every time.Duration, w work, opts ...jobOption) (stop func()) {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
 			_ = r.enqueueID(ctx, r.nextID(), w, opts...)
-			pause(ctx, time.Millisecond)
+			pause(ctx, every)
 		}
 	}()
 	stop = func() { cancel(); <-done }
@@ -175,7 +175,7 @@ func redisEvicts(r *rig) figure {
 	policies := []string{"allkeys-lru", "volatile-lru"}
 	for _, policy := range policies {
 		server := redistest.Start(r.t, redistest.WithConfig("maxmemory-policy", policy))
-		w := r.spawn(nil, nil, via(server.URL()))
+		w := r.spawn(via(server.URL()))
 		select {
 		case <-w.ended:
 		case <-time.After(patience):

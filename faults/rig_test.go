@@ -97,7 +97,7 @@ func serving(queues ...string) roleOption {
 // worker starts a worker and waits until it takes jobs.
 func (r *rig) worker(opts ...roleOption) *process {
 	r.t.Helper()
-	p := r.spawn(nil, nil, opts...)
+	p := r.spawn(opts...)
 	r.awaitReady(p)
 	return p
 }
@@ -107,7 +107,7 @@ func (r *rig) awaitReady(p *process) {
 	r.ledger.until(patience, "worker "+p.role.Name+" is ready", func(h history) bool { return h.ready(p.role.Name) })
 }
 
-func (r *rig) spawn(env, through []string, opts ...roleOption) *process {
+func (r *rig) spawn(opts ...roleOption) *process {
 	r.t.Helper()
 	r.mu.Lock()
 	r.names++
@@ -119,7 +119,7 @@ func (r *rig) spawn(env, through []string, opts ...roleOption) *process {
 	for _, opt := range opts {
 		opt(&ro)
 	}
-	return spawn(r.t, ro, env, through...)
+	return spawn(r.t, ro)
 }
 
 // jobOption is one option in both clients' words.
@@ -229,18 +229,30 @@ func (r *rig) acknowledged() []string {
 	return slices.Sorted(maps.Keys(r.acked))
 }
 
-// lost are the acknowledged ids that neither were executed nor stand in a list of the queue.
+// lost are the acknowledged ids that neither were executed nor stand in a list of the queue. What moves while it is looked for is
+// found by the second look.
 func (r *rig) lost() []string {
 	r.t.Helper()
-	h := historyOf(r.ledger.entries())
-	queued := r.queued()
-	var lost []string
-	for _, id := range r.acknowledged() {
-		if len(h.ends[id]) == 0 && !queued[id] {
-			lost = append(lost, id)
-		}
+	lost := r.missing()
+	if len(lost) > 0 {
+		pause(r.t.Context(), 300*time.Millisecond)
+		again := r.missing()
+		lost = slices.DeleteFunc(lost, func(id string) bool { return !slices.Contains(again, id) })
 	}
 	return lost
+}
+
+func (r *rig) missing() []string {
+	r.t.Helper()
+	queued := r.queued()
+	h := historyOf(r.ledger.entries())
+	var missing []string
+	for _, id := range r.acknowledged() {
+		if len(h.ends[id]) == 0 && !queued[id] {
+			missing = append(missing, id)
+		}
+	}
+	return missing
 }
 
 // queued are the ids in the queue's lists, whatever list.
@@ -265,11 +277,32 @@ func (r *rig) queued() map[string]bool {
 func (r *rig) drained(limit time.Duration) history {
 	r.t.Helper()
 	ids := r.acknowledged()
+	defer func() {
+		if r.t.Failed() {
+			r.dump()
+		}
+	}()
 	h := r.ledger.until(limit, "every acknowledged job is executed", func(h history) bool {
 		return !slices.ContainsFunc(ids, func(id string) bool { return len(h.ends[id]) == 0 })
 	})
 	r.atRest(limit)
 	return h
+}
+
+// dump shows the queue of a failed test.
+func (r *rig) dump() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), 5*time.Second)
+	defer cancel()
+	now, err := r.rdb.Time(ctx).Result()
+	r.t.Logf("Redis' clock %d, %v; executed not yet: %v", now.UnixMilli(), err, r.unfinished())
+	for _, key := range []string{wire.PendingKey(q), wire.ActiveKey(q), wire.WatchKey(q)} {
+		r.t.Logf("%s: %v", key, r.rdb.LRange(ctx, key, 0, 20).Val())
+	}
+	for _, key := range []string{wire.LeaseKey(q), wire.BeatsKey(q), wire.RetryKey(q)} {
+		r.t.Logf("%s: %v", key, r.rdb.ZRangeWithScores(ctx, key, 0, 20).Val())
+	}
+	r.t.Logf("owners: %v; watcher: %s; keeper: %s", r.rdb.HGetAll(ctx, wire.OwnersKey(q)).Val(),
+		r.rdb.Get(ctx, wire.WatcherKey(q)).Val(), r.rdb.Get(ctx, wire.KeeperKey(q)).Val())
 }
 
 // atRest waits until nothing runs or waits to run, and asserts the invariants: active = lease = owned jobs = none, nothing

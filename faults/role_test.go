@@ -39,6 +39,10 @@ type role struct {
 	Concurrency int
 	Queues      map[string]int
 	Grace       time.Duration
+	MaxCrashes  int
+
+	binary string        // to run; "" is this one
+	skew   time.Duration // of its wall clock, if the binary was built for it
 }
 
 // work is a job's payload: what its handler does.
@@ -93,7 +97,7 @@ func playBellhop(ctx context.Context, r role, h *hand, log *slog.Logger) error {
 	if _, err := redisconn.Check(ctx, rdb, cfg, log); err != nil {
 		return err
 	}
-	wcfg := worker.Config{Concurrency: r.Concurrency, Grace: r.Grace, Logger: log}
+	wcfg := worker.Config{Concurrency: r.Concurrency, Grace: r.Grace, MaxCrashes: r.MaxCrashes, Logger: log}
 	for name, weight := range r.Queues {
 		wcfg.Queues = append(wcfg.Queues, worker.Queue{Name: name, Weight: weight})
 	}

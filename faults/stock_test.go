@@ -18,7 +18,7 @@ var recordable = map[string]struct {
 	"F1": {play: killed}, "F2": {play: frozen}, "F3": {play: noRetryLeft},
 	"F5": {play: redisRestarts, opts: []rigOption{withRedis(redistest.WithAOF())}},
 	"F6": {play: repliesCut}, "F7": {play: redisKilled, opts: []rigOption{withoutRedis()}},
-	"F10": {play: redisFull}, "F12": {play: idsWithoutBody}, "F13": {play: undecodable},
+	"F8": {play: masterKilled, opts: []rigOption{withoutRedis()}}, "F14": {play: clocksOff}, "F10": {play: redisFull}, "F12": {play: idsWithoutBody}, "F13": {play: undecodable},
 	"F15": {play: scriptsFlushed}, "F17": {play: stubborn}, "F20": {play: largeJobs}, "F21": {play: manyDead},
 	"F22": {play: terminated}, "F23": {play: killedInBatches},
 }
