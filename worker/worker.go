@@ -193,10 +193,16 @@ func (w *Worker) burstResult() error {
 
 // join writes the worker and its tasks into the fleet's records, before the first job is taken.
 func (w *Worker) join(ctx context.Context) error {
-	if err := w.fleet.Register(ctx, version.Short(), w.definitions()); err != nil {
-		return err
+	err := w.fleet.Register(ctx, version.Short(), w.definitions())
+	if err == nil {
+		err = w.beat(ctx)
 	}
-	if err := w.beat(ctx); err != nil {
+	if redis.HasErrorPrefix(err, "OOM") {
+		// Who drains a full Redis must not be kept out of it. The beats go on trying.
+		w.log.Warn("Redis is full: the worker starts, and is not listed until there is room; raise maxmemory", "err", err)
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	w.joined.Store(true)
