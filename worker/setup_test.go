@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,7 +44,8 @@ func (b *bench) enqueue(n int, opts ...job.Option) *job.Info {
 }
 
 func (b *bench) config() worker.Config {
-	return worker.Config{Engine: b.engine, Concurrency: 4, Grace: 5 * time.Second}
+	log := slog.New(slog.NewTextHandler(b.t.Output(), nil)) // shown if the test fails
+	return worker.Config{Engine: b.engine, Concurrency: 4, Grace: 5 * time.Second, Logger: log}
 }
 
 // start runs a worker until the test ends or stop is called; the channel gives Run's answer.
