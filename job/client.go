@@ -17,9 +17,16 @@ type Client struct {
 	queue *queue.Client
 }
 
+// ClientOption changes what NewClient returns.
+type ClientOption = queue.Option
+
+// Durable makes the client wait until so many replicas have a job too before it is acknowledged, at most so long (default 1s); else
+// enqueueing fails with queue.ErrNotReplicated. It is off by default: each round trip then takes one to the slowest of them, too.
+func Durable(replicas int, within time.Duration) ClientOption { return queue.Durable(replicas, within) }
+
 // NewClient returns a client over rdb, which stays the caller's to close.
-func NewClient(rdb redis.UniversalClient) *Client {
-	return &Client{queue: queue.New(rdb)}
+func NewClient(rdb redis.UniversalClient, opts ...ClientOption) *Client {
+	return &Client{queue: queue.New(rdb, opts...)}
 }
 
 // Info tells where an enqueued job stands.

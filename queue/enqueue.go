@@ -70,7 +70,11 @@ func (c *Client) Enqueue(ctx context.Context, entries []Entry) []Stored {
 	answers := make([]Stored, len(entries))
 	parcels := make([]*parcel, len(entries))
 	for queue, indices := range byQueue(entries) {
-		if err := c.list(ctx, queue); err != nil {
+		err := c.durable.check(c.rdb)
+		if err == nil {
+			err = c.list(ctx, queue)
+		}
+		if err != nil {
 			fail(answers, indices, fmt.Errorf("list queue %q: %w", queue, err))
 			continue
 		}

@@ -23,6 +23,7 @@ local now_ns = now[1] .. string.format("%06d", now[2]) .. "000"
 
 local sent = redis.call("HMGET", KEYS[7], "request", "answers")
 if sent[1] == ARGV[3] then
+	redis.call("HSET", KEYS[7], "request", ARGV[3]) -- a write, for a WAIT that follows to wait for
 	return cjson.decode(sent[2])
 end
 

@@ -31,11 +31,17 @@ type Client struct {
 
 	// plain is set once the server turned out not to know the first line of our scripts.
 	plain atomic.Bool
+
+	durable durability
 }
 
 // New returns a client over rdb.
-func New(rdb redis.UniversalClient) *Client {
-	return &Client{rdb: rdb, session: newSession()}
+func New(rdb redis.UniversalClient, opts ...Option) *Client {
+	c := &Client{rdb: rdb, session: newSession()}
+	for _, opt := range opts {
+		opt(c)
+	}
+	return c
 }
 
 func newSession() string {

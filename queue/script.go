@@ -74,7 +74,10 @@ func (c *Client) send(ctx context.Context, calls []*call, eval eval, text func(*
 	for _, call := range calls {
 		call.reply = eval(p, ctx, text(call.script, plain), call.keys, call.args...)
 	}
-	if _, err := p.Exec(ctx); err != nil {
+	confirmed := c.durable.wait(ctx, p, calls)
+	_, err := p.Exec(ctx)
+	c.durable.judge(calls, confirmed)
+	if err != nil {
 		for _, call := range calls {
 			// A pipeline that was never sent leaves its commands without a word.
 			if v, got := call.reply.Result(); v == nil && got == nil {

@@ -1,0 +1,85 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Option changes what New returns.
+type Option func(*Client)
+
+// Durable makes Enqueue answer only once so many replicas have the jobs too, so that a failover to one of them loses none. It
+// waits for them at most so long (default 1s; keep it below the client's read timeout), once for all the jobs of a round trip. Redis asks
+// its replicas with each WAIT, which costs a round trip to the slowest of them. It does not work in a Cluster.
+func Durable(replicas int, within time.Duration) Option {
+	if within <= 0 {
+		within = time.Second
+	}
+	return func(c *Client) { c.durable = durability{replicas: replicas, within: within} }
+}
+
+// ErrNotReplicated tells that the job is stored, but not on as many replicas as Durable asks for: a failover may lose it. Asking again
+// with the same id tells whether it did.
+var ErrNotReplicated = errors.New("stored, but not confirmed by enough replicas")
+
+type durability struct {
+	replicas int
+	within   time.Duration
+}
+
+// check refuses what Durable can't do.
+func (d durability) check(rdb redis.UniversalClient) error {
+	if _, cluster := rdb.(*redis.ClusterClient); cluster && d.replicas > 0 {
+		return errors.New("the durable mode does not work in a Redis Cluster: use Sentinel, or leave it off")
+	}
+	return nil
+}
+
+// wait adds WAIT to a pipeline that stores jobs. It counts for what this connection has written, so it goes with it.
+func (d durability) wait(ctx context.Context, p redis.Pipeliner, calls []*call) *redis.Cmd {
+	if d.replicas <= 0 || len(calls) == 0 || calls[0].script != enqueueScript {
+		return nil
+	}
+	return p.Do(ctx, "WAIT", d.replicas, d.within.Milliseconds())
+}
+
+// judge makes errors of answers that too few replicas confirmed.
+func (d durability) judge(calls []*call, confirmed *redis.Cmd) {
+	if confirmed == nil {
+		return
+	}
+	n, err := confirmed.Int64()
+	if err == nil && n >= int64(d.replicas) {
+		return
+	}
+	for _, call := range calls {
+		if call.reply.Err() == nil {
+			call.reply.SetErr(&notReplicated{confirmed: n, wanted: d.replicas, cause: err})
+		}
+	}
+}
+
+// notReplicated is an answer, not the lack of one: it is not asked again.
+type notReplicated struct {
+	confirmed int64
+	wanted    int
+	cause     error
+}
+
+func (e *notReplicated) Error() string {
+	if e.cause != nil {
+		return fmt.Sprintf("%v: %v", ErrNotReplicated, e.cause)
+	}
+	return fmt.Sprintf("%v: %d of %d", ErrNotReplicated, e.confirmed, e.wanted)
+}
+
+func (e *notReplicated) Is(target error) bool { return target == ErrNotReplicated } //nolint:errorlint // Is compares identities
+
+func (e *notReplicated) Unwrap() error { return e.cause }
+
+// RedisError makes it one of go-redis' answers.
+func (e *notReplicated) RedisError() {}
