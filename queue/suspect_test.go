@@ -1,0 +1,135 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/redistest"
+	"github.com/bellhop-dev/bellhop/internal/wire"
+	"github.com/bellhop-dev/bellhop/queue"
+)
+
+// crash lets a new worker take up to n jobs and die.
+func (b *bundle) crash(name string, n int) (held []string, reaped []queue.Reaped) {
+	b.t.Helper()
+	w := b.other(name)
+	held = idsOf(b.fetchAs(w, n).Jobs)
+	reaped, alive, err := b.client.Reap(b.ctx, q, b.beatOf(name), 3)
+	if err != nil || alive {
+		b.t.Fatal(alive, err)
+	}
+	return held, reaped
+}
+
+func TestSuspectsRunAlone(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		b.enqueue("poison", "a", "b")
+		for i := range 2 {
+			if held, reaped := b.crash(fmt.Sprint("w", i), 10); len(held) != 3 || len(reaped) != 3 {
+				t.Fatalf("crash %d: held %v, reaped %v", i, held, reaped)
+			}
+		}
+		// Each is one crash from quarantine now.
+		b.enqueue("fresh")
+		held, reaped := b.crash("w2", 10)
+		if len(held) != 2 || held[0] != "poison" || held[1] != "fresh" {
+			t.Fatalf("held %v, want one suspect and what is none", held)
+		}
+		for _, job := range reaped {
+			if want := job.ID == "poison"; job.Quarantined != want {
+				t.Errorf("%+v", job)
+			}
+		}
+		h, m := b.hash("poison"), b.stored("poison")
+		if h["state"] != "archived" || h["bellhop_end"] != "quarantined" || !strings.Contains(m.ErrorMsg, "died 3 times") || m.Retried != 0 || m.LastFailedAt == 0 {
+			t.Errorf("%v, %+v", h, m)
+		}
+		if crashes := b.hash("fresh")["bellhop_crashes"]; crashes != "" {
+			t.Errorf("the job beside a suspect was charged %s crashes", crashes)
+		}
+		// The innocents: one, and once that has ended, the other.
+		first := b.fetch(10)
+		if got := idsOf(first.Jobs); len(got) != 2 || first.HeldBack != 1 {
+			t.Fatalf("%v, held back %d", got, first.HeldBack)
+		}
+		for _, job := range first.Jobs {
+			b.finish(queue.Done(job))
+		}
+		second := b.fetch(10)
+		if len(second.Jobs) != 1 || second.HeldBack != 0 {
+			t.Fatalf("%v, held back %d", idsOf(second.Jobs), second.HeldBack)
+		}
+		b.finish(queue.Done(second.Jobs[0]))
+		b.atRest()
+		if processed, failed := rdb.Get(b.ctx, wire.ProcessedTotalKey(q)).Val(), rdb.Get(b.ctx, wire.FailedTotalKey(q)).Val(); processed != "4" || failed != "1" {
+			t.Errorf("processed %s, failed %s", processed, failed)
+		}
+	})
+}
+
+func TestFrozenIsNoCrash(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	b.enqueue("a")
+	b.fetchAs(b.other("frozen"), 1)
+	if jobs, _, err := b.client.Reap(b.ctx, q, b.beatOf("frozen"), 0); err != nil || len(jobs) != 1 || jobs[0].Crashes != 0 {
+		t.Fatalf("%+v, %v", jobs, err)
+	}
+	if h := b.hash("a"); h["bellhop_crashes"] != "" || h["state"] != "pending" {
+		t.Errorf("%v", h)
+	}
+}
+
+func TestCleanLeavesTheDeadToTheirReaper(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	b.enqueue("reaped", "of stock", "of living stock")
+	b.fetchAs(b.other("dead"), 1)
+	b.fetch(2)
+	now := b.now()
+	b.rdb.ZAdd(b.ctx, wire.BeatsKey(q), redis.Z{Score: float64(now.Add(-time.Minute).UnixMilli()), Member: "dead"})
+	b.rdb.HDel(b.ctx, wire.OwnersKey(q), "of stock", "of living stock")
+	b.rdb.ZAdd(b.ctx, wire.LeaseKey(q),
+		redis.Z{Score: float64(now.Unix() - 90), Member: "reaped"},
+		redis.Z{Score: float64(now.Unix() - 90), Member: "of stock"},
+		redis.Z{Score: float64(now.Unix() - 35), Member: "of living stock"})
+	c, err := b.client.Clean(b.ctx, q)
+	if err != nil || c.Back != 1 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if got := b.pending(); len(got) != 1 || got[0] != "of stock" {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestDurableWaitsForReplicas(t *testing.T) {
+	t.Parallel()
+	set := redistest.Sentinel(t)
+	client := queue.New(set.Client(), queue.Durable(1, 2*time.Second))
+	if got := client.Enqueue(t.Context(), []queue.Entry{{Message: message("a")}, {Message: message("b")}}); got[0].Err != nil || got[1].Err != nil {
+		t.Fatal(got)
+	}
+	for _, id := range []string{"a", "b"} {
+		if set.Replica.Client().Exists(t.Context(), wire.JobKey(q, id)).Val() != 1 {
+			t.Errorf("job %s was acknowledged and is not on the replica", id)
+		}
+	}
+	greedy := queue.New(set.Client(), queue.Durable(2, 50*time.Millisecond))
+	if got := greedy.Enqueue(t.Context(), []queue.Entry{{Message: message("c")}}); !errors.Is(got[0].Err, queue.ErrNotReplicated) {
+		t.Errorf("two replicas of one confirmed: %v", got[0].Err)
+	}
+	cluster := queue.New(redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}}), queue.Durable(1, 0))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if got := cluster.Enqueue(ctx, []queue.Entry{{Message: message("d")}}); got[0].Err == nil || !strings.Contains(got[0].Err.Error(), "Cluster") {
+		t.Errorf("%v", got[0].Err)
+	}
+}
