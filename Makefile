@@ -8,6 +8,8 @@ MODULE  := github.com/bellhop-dev/bellhop
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X $(MODULE)/internal/version.version=$(VERSION)
 FUZZTIME ?= 30s
+NEMESIS  ?= 20s
+SEED     ?= 0
 
 # Of the modules beside the root, those that are there.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard bench/go.mod examples/*/go.mod))
@@ -32,8 +34,12 @@ needs:
 	@bash scripts/github-deliveries.sh
 
 .PHONY: faults
-faults: needs ## Run the fault tests (kill -9, SIGSTOP, cut replies ...), all their logs shown
-	go test -race -v -count=1 -timeout 30m -run '^TestFault' ./...
+faults: needs ## Run the catalogue of faults against stock's figures; NEMESIS=10m, SEED=n replays one
+	go test -race -v -count=1 -timeout 60m -run '^TestFault' ./faults -nemesis $(NEMESIS) -seed $(SEED)
+
+.PHONY: faults-stock
+faults-stock: needs ## Record stock asynq's figures in faults/stock.json, some six minutes
+	go test -v -count=1 -timeout 30m -parallel 6 -run '^TestRecordStock$$' ./faults -stock
 
 .PHONY: bench
 bench: ## Measure bellhop beside stock asynq (10 minutes), write docs/performance.md; BENCH=-river adds River

@@ -26,7 +26,7 @@ var catalogue = []fault{
 	{"F6", "10% of replies cut", "false errors 0, stranded 0"},
 	{"F7", "Redis kill -9, AOF always and everysec", "lost 0; everysec: Redis' own 2 s"},
 	{"F8", "Sentinel: master killed", "lost 0, duplicates <= in flight"},
-	{"F9", "Sentinel: split, client with the old master", "durable mode: lost 0; back <= 5 s"},
+	{"F9", "Sentinel: split, client with the old master", "durable mode: lost 0; back <= 15 s (Sentinel's 8 s)"},
 	{"F10", "Redis full (noeviction)", "drains; leases kept; <= 5 calls/s when it can't"},
 	{"F11", "Redis that evicts", "refuses to start"},
 	{"F12", "1,000 ids in pending without a body", "<= 1 ms each, keys leaked 0"},

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/bellhop-dev/bellhop/internal/redistest"
+	"github.com/bellhop-dev/bellhop/internal/wire"
+	"github.com/bellhop-dev/bellhop/job"
 )
 
 func TestFaultF08MasterKilled(t *testing.T) { check(t, "F8", masterKilled, withoutRedis()) }
@@ -45,4 +47,72 @@ func (h history) after(t time.Time) []entry {
 		}
 	}
 	return starts
+}
+
+func TestFaultF09Split(t *testing.T) { check(t, "F9", split, withoutRedis()) }
+
+// split: for 10 s nobody but the clients of the old master reaches it. The sentinels make its replica master; what the old one
+// acknowledges meanwhile is gone once it joins again. The durable mode acknowledges nothing then. The sentinels themselves wait for 8 s
+// until they make a master that comes back a replica; its clients are told then.
+func split(r *rig) figure {
+	ctx := r.t.Context()
+	set := redistest.Sentinel(r.t, redistest.WithUser("app", "secret", "~*", "&*", "+@all"))
+	old := set.Master.Client()
+	r.use(set.Client(), set.URL())
+	plain, durable := job.NewClient(old), job.NewClient(old, job.Durable(1, 200*time.Millisecond))
+	var acked, ackedPlain []string
+	store := func() {
+		id := r.nextID()
+		if _, err := workTask.Enqueue(ctx, durable, work{}, job.ID(id)); err == nil {
+			acked = append(acked, id)
+		}
+		id = r.nextID()
+		if _, err := workTask.Enqueue(ctx, plain, work{}, job.ID(id)); err == nil {
+			ackedPlain = append(ackedPlain, id)
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
+	for range 100 {
+		store()
+	}
+	before := len(acked)
+
+	// The sentinels and the replica are the default user: shut it out, and end its connections.
+	must(r.t, old.Do(ctx, "ACL", "SETUSER", "default", "off").Err())
+	must(r.t, old.Do(ctx, "CLIENT", "KILL", "USER", "default").Err())
+	for began := time.Now(); time.Since(began) < 10*time.Second; {
+		store()
+	}
+	must(r.t, old.Do(ctx, "ACL", "SETUSER", "default", "on").Err())
+	healed := time.Now()
+	rejoined := func() bool { return strings.Contains(old.Info(ctx, "replication").Val(), "master_link_status:up") }
+	eventually(r.t, patience, "the old master is a replica", rejoined)
+	back := time.Since(healed)
+
+	r.worker()
+	master := set.Replica.Client()
+	missing := func(ids []string) int {
+		n := 0
+		h := historyOf(r.ledger.entries())
+		for _, id := range ids {
+			if len(h.ends[id]) == 0 && master.Exists(ctx, wire.JobKey(q, id)).Val() == 0 {
+				n++
+			}
+		}
+		return n
+	}
+	// What runs while it is looked for is found by the second look.
+	lost, lostPlain := min(missing(acked), missing(acked)), min(missing(ackedPlain), missing(ackedPlain))
+	if before < 90 || lostPlain == 0 {
+		r.t.Errorf("the split shows nothing: %d were acknowledged before it, %d lost without the durable mode", before, lostPlain)
+	}
+	return measured(lost == 0 && back <= 15*time.Second, "durable: lost %d of %d (else %d of %d); back %.1f s",
+		lost, len(acked), lostPlain, len(ackedPlain), back.Seconds())
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
