@@ -27,6 +27,11 @@ if sent[1] == ARGV[3] then
 	return cjson.decode(sent[2])
 end
 
+-- A copy of an earlier request that was long on its way. Its jobs may have run by now, and nobody waits for its answer.
+if sent[1] and tonumber(sent[1]) > tonumber(ARGV[3]) then
+	return redis.error_reply("STALE a later request was answered")
+end
+
 local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 	-- A match is settled once, also where the answer is a duplicate: redelivered after the lock has gone, it must not come to run then.
 	if fired ~= "" and redis.call("ZADD", KEYS[4], "NX", fired_score, fired) == 0 then

@@ -45,6 +45,12 @@ local field = worker .. ":fetch"
 local last = redis.call("HGET", KEYS[7], field)
 if last then
 	local asked, first, count = string.match(last, "^(%S+) (%d+) (%d+)$")
+	-- A copy of an earlier request that was long on its way: what it took, nobody would know of.
+	local session, number = string.match(request, "^(.*)f(%d+)$")
+	local last_session, last_number = string.match(asked, "^(.*)f(%d+)$")
+	if session and session == last_session and tonumber(number) < tonumber(last_number) then
+		return redis.error_reply("STALE a later request was answered")
+	end
 	if asked == request then
 		local from, to = tonumber(first), first + count - 1
 		local owned = redis.call("HGETALL", KEYS[5])

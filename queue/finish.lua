@@ -47,6 +47,15 @@ if last and string.sub(last, 1, #ARGV[3] + 1) == ARGV[3] .. " " then
 	return {now_s, tonumber(now[2]), string.sub(last, #ARGV[3] + 2)}
 end
 
+-- A copy of an earlier request that was long on its way: it must not take the place of the last answer.
+if last then
+	local session, number = string.match(ARGV[3], "^(.*)e(%d+)$")
+	local last_session, last_number = string.match(last, "^(%S*)e(%d+) ")
+	if session and session == last_session and tonumber(number) < tonumber(last_number) then
+		return redis.error_reply("STALE a later request was answered")
+	end
+end
+
 local extra = {done = 0, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, cancel = 2, back = 0, aside = 0, result = 1}
 local jobs, ids = {}, {}
 local i = 5

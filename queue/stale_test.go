@@ -1,0 +1,65 @@
+package queue_test
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/redistest"
+	"github.com/bellhop-dev/bellhop/internal/wire"
+	"github.com/bellhop-dev/bellhop/queue"
+)
+
+// recorder keeps what a client sends, for a network that delivers it once more.
+type recorder struct{ sent [][]any }
+
+func (r *recorder) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
+}
+
+func (r *recorder) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (r *recorder) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		for _, cmd := range cmds {
+			r.sent = append(r.sent, slices.Clone(cmd.Args()))
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// A request whose copy arrives after the next one, when its jobs have long run, changes nothing.
+func TestStaleCopiesChangeNothing(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	t.Cleanup(func() { _ = rdb.Close() })
+	rec := new(recorder)
+	rdb.AddHook(rec)
+	b := setup(t, rdb)
+	for _, id := range []string{"a", "b"} {
+		b.enqueue(id)
+		b.finish(queue.Done(b.take()))
+	}
+	b.fetch(1)
+	admin := server.Admin()
+	before := admin.Get(b.ctx, wire.ProcessedTotalKey(q)).Val()
+	copies := rec.sent
+	stale := 0
+	for _, args := range copies {
+		if err := admin.Do(b.ctx, args...).Err(); err != nil && strings.HasPrefix(err.Error(), "STALE") {
+			stale++
+		}
+	}
+	b.atRest()
+	if n := admin.Exists(b.ctx, wire.JobKey(q, "a"), wire.PendingKey(q)).Val(); n != 0 || stale < 4 {
+		t.Errorf("a stale copy stored or kept a job again; %d copies were refused as stale", stale)
+	}
+	if after := admin.Get(b.ctx, wire.ProcessedTotalKey(q)).Val(); after != before {
+		t.Errorf("processed went from %s to %s", before, after)
+	}
+}
