@@ -57,7 +57,6 @@ type scenario func(r *rig) figure
 // check plays a scenario against bellhop and holds its figure against the goal.
 func check(t *testing.T, name string, play scenario, opts ...rigOption) {
 	t.Helper()
-	t.Parallel()
 	if testing.Short() {
 		t.Skip("faults take seconds each: make faults")
 	}

@@ -14,7 +14,10 @@ import (
 // skewVariable shifts the wall clock of a binary that was built by skewedBinary, in seconds.
 const skewVariable = "BELLHOP_FAULTS_SKEW"
 
-func TestFaultF14ClocksOff(t *testing.T) { check(t, "F14", clocksOff) }
+func TestFaultF14ClocksOff(t *testing.T) {
+	t.Parallel()
+	check(t, "F14", clocksOff)
+}
 
 // clocksOff: one worker runs jobs, and the clocks of four others are off by a minute and an hour, both ways.
 func clocksOff(r *rig) figure {
@@ -80,7 +83,7 @@ func skewedBinary(t *testing.T) string {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(dir, "skewed.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-trimpath", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".") //nolint:gosec // our own
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-trimpath", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build with a shifted clock: %v\n%s", err, out)

@@ -8,7 +8,10 @@ import (
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
 
-func TestFaultF01WorkerKilled(t *testing.T) { check(t, "F1", killed) }
+func TestFaultF01WorkerKilled(t *testing.T) {
+	t.Parallel()
+	check(t, "F1", killed)
+}
 
 // killed: how long after kill -9 do the last of the dead worker's jobs run again?
 func killed(r *rig) figure {
@@ -65,7 +68,10 @@ func (r *rig) again(ids []string, at time.Time) time.Duration {
 	return last.Sub(at)
 }
 
-func TestFaultF02WorkerFrozen(t *testing.T) { check(t, "F2", frozen) }
+func TestFaultF02WorkerFrozen(t *testing.T) {
+	t.Parallel()
+	check(t, "F2", frozen)
+}
 
 // frozen: a worker that stands still loses its jobs; what it writes once it is woken changes nothing.
 func frozen(r *rig) figure {
@@ -94,7 +100,10 @@ func frozen(r *rig) figure {
 	return measured(took <= 10*time.Second && processed == len(ids), "%.1f s, zombie's writes %d", took.Seconds(), processed-len(ids))
 }
 
-func TestFaultF03NoRetryLeft(t *testing.T) { check(t, "F3", noRetryLeft) }
+func TestFaultF03NoRetryLeft(t *testing.T) {
+	t.Parallel()
+	check(t, "F3", noRetryLeft)
+}
 
 // noRetryLeft: jobs that may not be retried survive a crash.
 func noRetryLeft(r *rig) figure {
@@ -128,7 +137,10 @@ func noRetryLeft(r *rig) figure {
 	return measured(archived+spent == 0, "archived %d of %d, retries spent %d", archived, len(ids), spent)
 }
 
-func TestFaultF23KilledInBatches(t *testing.T) { check(t, "F23", killedInBatches) }
+func TestFaultF23KilledInBatches(t *testing.T) {
+	t.Parallel()
+	check(t, "F23", killedInBatches)
+}
 
 // killedInBatches: a worker that is killed between the end of handlers and the word of it to Redis, over and over.
 func killedInBatches(r *rig) figure {
@@ -179,7 +191,10 @@ func killedInBatches(r *rig) figure {
 	return measured(archived == 0 && duplicates <= kills*slots, "%d kills: duplicates %d, archived %d", kills, duplicates, archived)
 }
 
-func TestFaultF04JobKillsItsProcess(t *testing.T) { check(t, "F4", poisoned) }
+func TestFaultF04JobKillsItsProcess(t *testing.T) {
+	t.Parallel()
+	check(t, "F4", poisoned)
+}
 
 // poisoned: one job kills whatever process runs it, and nine are caught in it. Both workers are started again at once.
 func poisoned(r *rig) figure {

@@ -10,7 +10,10 @@ import (
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
 
-func TestFaultF12IDsWithoutBody(t *testing.T) { check(t, "F12", idsWithoutBody) }
+func TestFaultF12IDsWithoutBody(t *testing.T) {
+	t.Parallel()
+	check(t, "F12", idsWithoutBody)
+}
 
 // idsWithoutBody: a real job stands behind ids of which nothing is left.
 func idsWithoutBody(r *rig) figure {
@@ -48,7 +51,10 @@ func idsWithoutBody(r *rig) figure {
 	return measured(took <= time.Millisecond && leaked == 0, "%v each, keys leaked %d", took.Round(time.Microsecond), leaked)
 }
 
-func TestFaultF13Undecodable(t *testing.T) { check(t, "F13", undecodable) }
+func TestFaultF13Undecodable(t *testing.T) {
+	t.Parallel()
+	check(t, "F13", undecodable)
+}
 
 // undecodable: a worker dies with 21 jobs, and the message of one of them has become unreadable.
 func undecodable(r *rig) figure {
@@ -96,7 +102,10 @@ func undecodable(r *rig) figure {
 		"set aside after %.1f s, %d of %d recovered", aside.Seconds(), recovered, len(ids))
 }
 
-func TestFaultF21ManyDead(t *testing.T) { check(t, "F21", manyDead) }
+func TestFaultF21ManyDead(t *testing.T) {
+	t.Parallel()
+	check(t, "F21", manyDead)
+}
 
 // manyDead: jobs die into an archive that holds 9,000 too old ones and nearly as many others as it may.
 func manyDead(r *rig) figure {

@@ -5,7 +5,10 @@ import (
 	"time"
 )
 
-func TestFaultF17HandlerIgnoresItsContext(t *testing.T) { check(t, "F17", stubborn) }
+func TestFaultF17HandlerIgnoresItsContext(t *testing.T) {
+	t.Parallel()
+	check(t, "F17", stubborn)
+}
 
 // stubborn: the first handler goes on though its time is used up, and thirteen jobs like it wait behind it.
 func stubborn(r *rig) figure {

@@ -5,7 +5,10 @@ import (
 	"time"
 )
 
-func TestFaultF22Terminated(t *testing.T) { check(t, "F22", terminated) }
+func TestFaultF22Terminated(t *testing.T) {
+	t.Parallel()
+	check(t, "F22", terminated)
+}
 
 // terminated: SIGTERM idle, in the midst of short jobs, and with a job that does not end in time.
 func terminated(r *rig) figure {

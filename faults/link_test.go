@@ -7,7 +7,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-func TestFaultF06RepliesCut(t *testing.T) { check(t, "F6", repliesCut) }
+func TestFaultF06RepliesCut(t *testing.T) {
+	t.Parallel()
+	check(t, "F6", repliesCut)
+}
 
 // repliesCut: of all that Redis answers, every tenth reply never arrives, at the producer's as at the worker's.
 func repliesCut(r *rig) figure {

@@ -15,6 +15,7 @@ import (
 )
 
 func TestFaultF24Nemesis(t *testing.T) {
+	t.Parallel()
 	check(t, "F24", nemesis, withRedis(redistest.WithAOF(), redistest.WithConfig("appendfsync", "always")))
 }
 
@@ -23,10 +24,10 @@ func TestFaultF24Nemesis(t *testing.T) {
 func nemesis(r *rig) figure {
 	seed := *nemesisSeed
 	if seed == 0 {
-		seed = rand.Uint64() //nolint:gosec // a draw
+		seed = rand.Uint64()
 	}
 	r.t.Logf("nemesis: replay with -nemesis %v -seed %d", *nemesisFor, seed)
-	n := &havoc{rig: r, rand: rand.New(rand.NewPCG(seed, seed)), proxy: newProxy(r.t, r.server.Addr(), seed)} //nolint:gosec // a draw
+	n := &havoc{rig: r, rand: rand.New(rand.NewPCG(seed, seed)), proxy: newProxy(r.t, r.server.Addr(), seed)}
 	direct := r.rdb
 	opts, err := redis.ParseURL(n.proxy.url())
 	if err != nil {

@@ -49,7 +49,7 @@ func spawn(t testing.TB, r role) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, role: r, cmd: exec.Command(cmp.Or(r.binary, os.Args[0])), ended: make(chan struct{})} //nolint:gosec,noctx // our own; ended below
+	p := &process{t: t, role: r, cmd: exec.Command(cmp.Or(r.binary, os.Args[0])), ended: make(chan struct{})}
 	// The race detector would sleep for a second at each exit.
 	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", roleVariable+"="+string(text), skewVariable+"="+strconv.Itoa(int(r.skew.Seconds())))
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log

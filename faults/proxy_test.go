@@ -24,11 +24,11 @@ type proxy struct {
 
 func newProxy(t testing.TB, target string, seed uint64) *proxy {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed below
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: listener, target: target, rand: rand.New(rand.NewPCG(seed, seed)), conns: make(map[net.Conn]bool)} //nolint:gosec // a draw
+	p := &proxy{listener: listener, target: target, rand: rand.New(rand.NewPCG(seed, seed)), conns: make(map[net.Conn]bool)}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		_ = listener.Close()
@@ -46,7 +46,7 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target) //nolint:noctx // local
+		server, err := net.Dial("tcp", p.target)
 		if err != nil {
 			_ = client.Close()
 			continue

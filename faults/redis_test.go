@@ -13,6 +13,7 @@ import (
 )
 
 func TestFaultF05RedisRestarts(t *testing.T) {
+	t.Parallel()
 	check(t, "F5", redisRestarts, withRedis(redistest.WithAOF()))
 }
 
@@ -42,7 +43,10 @@ func redisRestarts(r *rig) figure {
 	return measured(h.runs() == len(ids), "%d runs of %d", h.runs(), len(ids))
 }
 
-func TestFaultF07RedisKilled(t *testing.T) { check(t, "F7", redisKilled, withoutRedis()) }
+func TestFaultF07RedisKilled(t *testing.T) {
+	t.Parallel()
+	check(t, "F7", redisKilled, withoutRedis())
+}
 
 // redisKilled: kill -9 of Redis under load. With AOF always nothing acknowledged is lost. With everysec Redis answers before it has
 // written, and puts the write off for up to 2 s while a sync is under way: what was acknowledged in that time may be lost, and
@@ -107,7 +111,10 @@ func (r *rig) unfinished() []string {
 	return ids
 }
 
-func TestFaultF10RedisFull(t *testing.T) { check(t, "F10", redisFull) }
+func TestFaultF10RedisFull(t *testing.T) {
+	t.Parallel()
+	check(t, "F10", redisFull)
+}
 
 // redisFull: Redis refuses what needs memory. The jobs it has are run and end; the leases of the running ones are kept; and
 // nobody hammers it.
@@ -167,7 +174,10 @@ func (r *rig) refusals() int {
 	return n
 }
 
-func TestFaultF11RedisEvicts(t *testing.T) { check(t, "F11", redisEvicts, withoutRedis()) }
+func TestFaultF11RedisEvicts(t *testing.T) {
+	t.Parallel()
+	check(t, "F11", redisEvicts, withoutRedis())
+}
 
 // redisEvicts: a Redis that may drop keys is no place for jobs.
 func redisEvicts(r *rig) figure {
@@ -187,7 +197,10 @@ func redisEvicts(r *rig) figure {
 	return measured(refused == len(policies), "%d of %d refused at the start", refused, len(policies))
 }
 
-func TestFaultF15ScriptsFlushed(t *testing.T) { check(t, "F15", scriptsFlushed) }
+func TestFaultF15ScriptsFlushed(t *testing.T) {
+	t.Parallel()
+	check(t, "F15", scriptsFlushed)
+}
 
 // scriptsFlushed: Redis forgets all scripts, ten times a second, while thousands of jobs pass.
 func scriptsFlushed(r *rig) figure {
@@ -222,7 +235,10 @@ func scriptsFlushed(r *rig) figure {
 	return measured(failed+told == 0 && h.runs() == jobs, "errors %d in %d flushes, %d runs of %d", failed+told, n, h.runs(), jobs)
 }
 
-func TestFaultF20LargeJobsRun(t *testing.T) { check(t, "F20", largeJobs) }
+func TestFaultF20LargeJobsRun(t *testing.T) {
+	t.Parallel()
+	check(t, "F20", largeJobs)
+}
 
 // largeJobs: what 50 running jobs of 1 MiB cost while they just run.
 func largeJobs(r *rig) figure {

@@ -85,14 +85,6 @@ type roleOption func(*role)
 func concurrency(n int) roleOption     { return func(r *role) { r.Concurrency = n } }
 func grace(d time.Duration) roleOption { return func(r *role) { r.Grace = d } }
 func via(url string) roleOption        { return func(r *role) { r.Redis = url } }
-func serving(queues ...string) roleOption {
-	return func(r *role) {
-		r.Queues = make(map[string]int)
-		for _, queue := range queues {
-			r.Queues[queue] = 1
-		}
-	}
-}
 
 // worker starts a worker and waits until it takes jobs.
 func (r *rig) worker(opts ...roleOption) *process {

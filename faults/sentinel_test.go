@@ -10,7 +10,10 @@ import (
 	"github.com/bellhop-dev/bellhop/job"
 )
 
-func TestFaultF08MasterKilled(t *testing.T) { check(t, "F8", masterKilled, withoutRedis()) }
+func TestFaultF08MasterKilled(t *testing.T) {
+	t.Parallel()
+	check(t, "F8", masterKilled, withoutRedis())
+}
 
 // masterKilled: the master dies under load, the sentinels make its replica master.
 func masterKilled(r *rig) figure {
@@ -49,7 +52,10 @@ func (h history) after(t time.Time) []entry {
 	return starts
 }
 
-func TestFaultF09Split(t *testing.T) { check(t, "F9", split, withoutRedis()) }
+func TestFaultF09Split(t *testing.T) {
+	t.Parallel()
+	check(t, "F9", split, withoutRedis())
+}
 
 // split: for 10 s nobody but the clients of the old master reaches it. The sentinels make its replica master; what the old one
 // acknowledges meanwhile is gone once it joins again. The durable mode acknowledges nothing then. The sentinels themselves wait for 8 s

@@ -26,6 +26,7 @@ var recordable = map[string]struct {
 // TestRecordStock plays the catalogue with stock asynq and writes its figures into stock.json: `make faults-stock`. It takes
 // minutes, for asynq takes a dead worker's jobs back after 99 s and more.
 func TestRecordStock(t *testing.T) {
+	t.Parallel()
 	if !*recordStock {
 		t.Skip("make faults-stock")
 	}
@@ -56,7 +57,7 @@ func record(t *testing.T, name, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(stockFile, append(data, '\n'), 0o644); err != nil { //nolint:gosec // a file of the repository
+	if err := os.WriteFile(stockFile, append(data, '\n'), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -58,28 +58,28 @@ func (d durability) judge(calls []*call, confirmed *redis.Cmd) {
 	}
 	for _, call := range calls {
 		if call.reply.Err() == nil {
-			call.reply.SetErr(&notReplicated{confirmed: n, wanted: d.replicas, cause: err})
+			call.reply.SetErr(&replicationError{confirmed: n, wanted: d.replicas, cause: err})
 		}
 	}
 }
 
-// notReplicated is an answer, not the lack of one: it is not asked again.
-type notReplicated struct {
+// replicationError is an answer, not the lack of one: it is not asked again.
+type replicationError struct {
 	confirmed int64
 	wanted    int
 	cause     error
 }
 
-func (e *notReplicated) Error() string {
+func (e *replicationError) Error() string {
 	if e.cause != nil {
 		return fmt.Sprintf("%v: %v", ErrNotReplicated, e.cause)
 	}
 	return fmt.Sprintf("%v: %d of %d", ErrNotReplicated, e.confirmed, e.wanted)
 }
 
-func (e *notReplicated) Is(target error) bool { return target == ErrNotReplicated } //nolint:errorlint // Is compares identities
+func (e *replicationError) Is(target error) bool { return target == ErrNotReplicated }
 
-func (e *notReplicated) Unwrap() error { return e.cause }
+func (e *replicationError) Unwrap() error { return e.cause }
 
 // RedisError makes it one of go-redis' answers.
-func (e *notReplicated) RedisError() {}
+func (e *replicationError) RedisError() {}

@@ -140,16 +140,18 @@ func (r *Reaper) look(ctx context.Context, report func(Reaping)) {
 
 // pace sets when to look again.
 func (r *Reaper) pace(s sight) {
-	stretch := time.Duration(1 + len(s.beats)/lookTogether)
+	times := 1 + len(s.beats)/lookTogether
 	switch {
 	case len(s.beats) == 0:
 		r.every = lookAround
 	case s.owned > int64(r.worker.Held()):
-		r.every = lookEvery * stretch
+		r.every = stretch(lookEvery, times)
 	default:
-		r.every = lookAtIdle * stretch
+		r.every = stretch(lookAtIdle, times)
 	}
 }
+
+func stretch(d time.Duration, times int) time.Duration { return time.Duration(int64(d) * int64(times)) }
 
 // sight is what one look saw.
 type sight struct {
@@ -215,7 +217,7 @@ func (r *Reaper) connected(ctx context.Context, beats map[post]int64) (map[strin
 	for p := range beats {
 		add(p.worker)
 	}
-	var rdb redis.UniversalClient = r.worker.client.rdb
+	rdb := r.worker.client.rdb
 	if cluster, ok := rdb.(*redis.ClusterClient); ok {
 		// Each node knows its own subscribers. A client subscribes at the master of the channel's slot.
 		master, err := cluster.MasterForKey(ctx, wire.AliveTag)
