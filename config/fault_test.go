@@ -35,7 +35,7 @@ func TestFaults(t *testing.T) {
 		{"duration without unit", given{file: "worker: {grace: 30}\n"}, []string{`worker.grace: "30" has no unit, write it such as 30s (bellhop.yaml:1)`}},
 		{"no bool", given{file: "worker: {burst: perhaps}\n"}, []string{`worker.burst: "perhaps" is not true or false (bellhop.yaml:1)`}},
 		{"value for a section", given{file: "worker: 3\n"}, []string{
-			`worker: is a single value, expected a section with engine, concurrency, queues, strict_priority, grace, retry, burst (bellhop.yaml:1)`,
+			`worker: is a single value, expected a section with engine, concurrency, queues, strict_priority, grace, retry, max_crashes, burst (bellhop.yaml:1)`,
 		}},
 		{"section for a value", given{file: "worker:\n  grace:\n    first: 1s\n"}, []string{`worker.grace: is a section, expected a duration such as 500ms, 30s or 24h (bellhop.yaml:3)`}},
 		{"list for text", given{file: "log: {level: [info]}\n"}, []string{`log.level: is a list, expected text (bellhop.yaml:1)`}},

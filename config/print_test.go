@@ -77,6 +77,7 @@ func TestPrintTellsWhereEachValueIsFrom(t *testing.T) {
   retry:
     first: 15s                               # default
     max: 24h                                 # default
+  max_crashes: 3                             # default
   burst: true                                # --burst
 handlers:
   http:
