@@ -50,6 +50,7 @@ func (p *pool) next() (int, []*lane) {
 func (p *pool) take(ctx context.Context, fetching *sync.WaitGroup, n int, lanes []*lane) {
 	switch {
 	case len(p.lanes) == 1:
+		p.reserve(lanes[0], n)
 		p.fetch(ctx, lanes[0], n)
 	case p.w.cfg.StrictPriority:
 		p.takeStrictly(ctx, fetching, n, lanes)
@@ -69,6 +70,7 @@ func (p *pool) takeStrictly(ctx context.Context, fetching *sync.WaitGroup, n int
 			return
 		}
 		got := make(chan int, 1)
+		p.reserve(l, n)
 		fetching.Go(func() { got <- p.fetch(ctx, l, n) })
 		n -= within(got, n)
 	}
@@ -98,6 +100,7 @@ func (p *pool) takeShares(ctx context.Context, fetching *sync.WaitGroup, n int, 
 			continue
 		}
 		asked++
+		p.reserve(l, shares[i])
 		fetching.Go(func() { got <- p.fetch(ctx, l, shares[i]) })
 	}
 	p.passOn(fetching, left)
@@ -146,13 +149,16 @@ func (p *pool) passOn(fetching *sync.WaitGroup, lanes []*lane) {
 	}
 }
 
-// fetch takes up to n jobs and starts them. It answers how many.
-func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
+// reserve sets slots aside for a fetch that is about to go out, so that dispatch, which does not wait for a slow one, gives none twice.
+func (p *pool) reserve(l *lane, n int) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.free -= n
 	l.state = laneFetching
-	p.mu.Unlock()
+}
 
+// fetch takes up to n jobs, whose slots are reserved, and starts them. It answers how many.
+func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
 	got, err := p.queue.Fetch(p.fetches, l.name, n)
 	if err != nil {
 		p.redis.failed("fetch from "+l.name, err)
@@ -165,6 +171,7 @@ func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
 	}
 	p.start(ctx, l, n, got.Jobs)
 	p.judge(l, got, err)
+	notify(p.wake) // slots came back, and dispatch may have stopped waiting for this answer
 	return len(got.Jobs)
 }
 
