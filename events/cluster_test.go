@@ -23,7 +23,7 @@ func TestCluster(t *testing.T) {
 	if err := c.AddDeadMatch(t.Context(), DeadMatch{StreamID: places[0], Trigger: "t", Event: newEvent(t, "a")}); err != nil {
 		t.Error(err)
 	}
-	if err := c.RemoveDeadMatch(t.Context(), DeadMatchID(places[0], "t")); err != nil {
+	if err := c.RemoveDeadMatch(t.Context(), DeadMatchID(places[0], "", "t")); err != nil {
 		t.Error(err)
 	}
 	if err := c.rdb.XAdd(t.Context(), junkEntry(c)).Err(); err != nil {

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -72,21 +73,13 @@ func (c Config) Validate() error {
 
 // WithDefaults returns the settings with a default in place of each zero.
 func (c Config) WithDefaults() Config {
-	c.Prefix = orDefault(c.Prefix, DefaultPrefix)
-	c.DedupeWindow = orDefault(c.DedupeWindow, DefaultDedupeWindow)
-	c.Retention = orDefault(c.Retention, DefaultRetention)
-	c.MaxEvents = orDefault(c.MaxEvents, DefaultMaxEvents)
-	c.MaxEventBytes = orDefault(c.MaxEventBytes, DefaultMaxEventBytes)
-	c.ClaimAfter = orDefault(c.ClaimAfter, DefaultClaimAfter)
-	c.Batch = orDefault(c.Batch, DefaultBatch)
-	c.MaxDead = orDefault(c.MaxDead, DefaultMaxDead)
+	c.Prefix = cmp.Or(c.Prefix, DefaultPrefix)
+	c.DedupeWindow = cmp.Or(c.DedupeWindow, DefaultDedupeWindow)
+	c.Retention = cmp.Or(c.Retention, DefaultRetention)
+	c.MaxEvents = cmp.Or(c.MaxEvents, DefaultMaxEvents)
+	c.MaxEventBytes = cmp.Or(c.MaxEventBytes, DefaultMaxEventBytes)
+	c.ClaimAfter = cmp.Or(c.ClaimAfter, DefaultClaimAfter)
+	c.Batch = cmp.Or(c.Batch, DefaultBatch)
+	c.MaxDead = cmp.Or(c.MaxDead, DefaultMaxDead)
 	return c
-}
-
-func orDefault[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }

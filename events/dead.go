@@ -28,19 +28,26 @@ var (
 // DeadMatch is an event that a trigger matched and failed on: it waits for somebody to replay or remove it. It holds
 // the event itself, which may be trimmed from the stream meanwhile.
 type DeadMatch struct {
-	// ID is "<stream id>/<trigger>": the same match, failing again after a redelivery, is the same dead match.
+	// ID is "<stream id>/<trigger>", or "<stream id>/<group>:<trigger>": the same match, failing again after a redelivery, is the same
+	// dead match.
 	ID       string    `json:"id"`
 	StreamID string    `json:"stream_id"`
 	Trigger  string    `json:"trigger"`
+	Group    string    `json:"group,omitempty"` // of the trigger's program, empty for the default one
 	Error    string    `json:"error"`
 	At       time.Time `json:"at"`
 	Event    *Event    `json:"event"`
 }
 
-// DeadMatchID names the dead match of a trigger on the event at a place on the stream.
-func DeadMatchID(streamID, trigger string) string { return streamID + "/" + trigger }
+// DeadMatchID names the dead match of a trigger on the event at a place on the stream. The group is empty for the default one.
+func DeadMatchID(streamID, group, trigger string) string {
+	if group != "" {
+		trigger = group + ":" + trigger
+	}
+	return streamID + "/" + trigger
+}
 
-// AddDeadMatch keeps dead matches, all or none. The ID is made from StreamID and Trigger; a zero At becomes now. One that
+// AddDeadMatch keeps dead matches, all or none. The ID is made from StreamID, Group and Trigger; a zero At becomes now. One that
 // is kept already stays as it is. [ErrTooManyDead] if there is no room.
 func (c *Client) AddDeadMatch(ctx context.Context, matches ...DeadMatch) error {
 	if len(matches) == 0 {
@@ -52,7 +59,7 @@ func (c *Client) AddDeadMatch(ctx context.Context, matches ...DeadMatch) error {
 		if m.Trigger == "" || m.Event == nil {
 			return fmt.Errorf("keep dead match of event %s: trigger and event are needed", m.StreamID)
 		}
-		m.ID = DeadMatchID(m.StreamID, m.Trigger)
+		m.ID = DeadMatchID(m.StreamID, m.Group, m.Trigger)
 		place, err := placeOf(m.ID)
 		if err != nil {
 			return fmt.Errorf("keep dead match: %w", err)

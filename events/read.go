@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ func (c *Client) Get(ctx context.Context, streamID string) (*Event, error) {
 // Range returns up to limit entries from a stream id on, oldest first, and the id from which the next page goes on:
 // "" if there is none yet. From "" is the oldest.
 func (c *Client) Range(ctx context.Context, from string, limit int) (entries []Entry, next string, err error) {
-	found, err := c.rdb.XRangeN(ctx, c.keys.stream, orDefault(from, "-"), "+", pageSize(limit)+1).Result()
+	found, err := c.rdb.XRangeN(ctx, c.keys.stream, cmp.Or(from, "-"), "+", pageSize(limit)+1).Result()
 	if err != nil {
 		return nil, "", fmt.Errorf("read events from %q: %w", from, err)
 	}
@@ -49,7 +50,7 @@ func (c *Client) Range(ctx context.Context, from string, limit int) (entries []E
 
 // Recent is Range from the newest to older ones: from a stream id backwards, "" is the newest.
 func (c *Client) Recent(ctx context.Context, from string, limit int) (entries []Entry, next string, err error) {
-	found, err := c.rdb.XRevRangeN(ctx, c.keys.stream, orDefault(from, "+"), "-", pageSize(limit)+1).Result()
+	found, err := c.rdb.XRevRangeN(ctx, c.keys.stream, cmp.Or(from, "+"), "-", pageSize(limit)+1).Result()
 	if err != nil {
 		return nil, "", fmt.Errorf("read events back from %q: %w", from, err)
 	}

@@ -15,19 +15,24 @@ const (
 	headerEventSource = headerPrefix + "event-source"
 	headerEventType   = headerPrefix + "event-type"
 	headerTrigger     = headerPrefix + "trigger"
+	headerGroup       = headerPrefix + "trigger-group" // only of a group other than the default one
 	headerStreamID    = headerPrefix + "stream-id"
 )
 
 type header struct{ key, value string }
 
 func (e Event) headers() []header {
-	return []header{
+	headers := []header{
 		{headerEventID, e.ID},
 		{headerEventSource, e.Source},
 		{headerEventType, e.Type},
 		{headerTrigger, e.Trigger},
 		{headerStreamID, e.StreamID},
 	}
+	if e.Group != "" {
+		headers = append(headers, header{headerGroup, e.Group})
+	}
+	return headers
 }
 
 // Limits are the exact times of an attempt, where asynq's message has rounded ones. Zero means that the message's hold.
@@ -44,8 +49,9 @@ func Open(headers map[string]string) (user map[string]string, event *Event, limi
 	if id, ok := headers[headerEventID]; ok {
 		event = &Event{
 			ID: id, Source: headers[headerEventSource], Type: headers[headerEventType],
-			Trigger: headers[headerTrigger], StreamID: headers[headerStreamID],
+			Trigger: headers[headerTrigger], Group: headers[headerGroup], StreamID: headers[headerStreamID],
 		}
+		event.StoredAt, _ = storedAt(event.StreamID) // zero where the header is none of ours
 	}
 	if text, ok := headers[headerTimeout]; ok {
 		if d, err := time.ParseDuration(text); err == nil && d > 0 {

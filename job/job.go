@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -84,9 +86,31 @@ type Event struct {
 	Type    string
 	Trigger string
 
-	// StreamID and StoredAt are the event's place and time on the stream.
+	// Group is the group of the trigger's program, empty for the default one. Programs of different groups may have triggers of
+	// one name.
+	Group string
+
+	// StreamID and StoredAt are the event's place and time on the stream. The time is part of the place: ForEvent fills it in.
 	StreamID string
 	StoredAt time.Time
+}
+
+// rule is the trigger's name among those of all groups.
+func (e Event) rule() string {
+	if e.Group == "" {
+		return e.Trigger
+	}
+	return e.Group + ":" + e.Trigger
+}
+
+// storedAt reads the milliseconds of a place on the stream.
+func storedAt(streamID string) (time.Time, error) {
+	text, _, _ := strings.Cut(streamID, "-")
+	ms, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || ms < 0 {
+		return time.Time{}, fmt.Errorf("stream id %q has no time: it must be an event's place on the stream, like 1700000000000-0", streamID)
+	}
+	return time.UnixMilli(ms), nil
 }
 
 // Handler runs a job. Its error tells how it ended: nil, Discard, RetryIn, Snooze, or a failure to be tried again.

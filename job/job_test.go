@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bellhop-dev/bellhop/internal/redistest"
+	"github.com/bellhop-dev/bellhop/internal/wire"
 	"github.com/bellhop-dev/bellhop/job"
 	"github.com/bellhop-dev/bellhop/queue"
 )
@@ -333,4 +334,42 @@ func FuzzSchemaCheck(f *testing.F) {
 			t.Fatalf("the schema takes what its type does not: %v", err)
 		}
 	})
+}
+
+// A handler may hand the event that led to it on to other jobs, under a name of their own.
+func TestEventHandedOn(t *testing.T) {
+	t.Parallel()
+	ctx, rdb := t.Context(), redistest.New(t)
+	client := job.NewClient(rdb)
+	event := job.Event{ID: "e", Source: "/s", Type: "t", Trigger: "rule", Group: "billing", StreamID: "1700000000000-0"}
+	parent, err := sendWelcome.Enqueue(ctx, client, welcome{}, job.ForEvent(event))
+	if err != nil || parent.ID != "1700000000000-0-billing:rule" {
+		t.Fatal(parent, err)
+	}
+	msg, err := wire.Decode([]byte(rdb.HGet(ctx, wire.JobKey("mail", parent.ID), "msg").Val()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, opened, _ := job.Open(msg.Headers)
+	event.StoredAt = time.UnixMilli(1700000000000)
+	if opened == nil || *opened != event {
+		t.Fatalf("opened %+v, want %+v", opened, event)
+	}
+	if _, err := sendWelcome.Enqueue(ctx, client, welcome{}, job.ForEvent(*opened)); !errors.Is(err, queue.ErrHasFired) {
+		t.Errorf("under the parent's trigger: %v", err)
+	}
+	opened.Trigger = "rule/child"
+	if child, err := sendWelcome.Enqueue(ctx, client, welcome{}, job.ForEvent(*opened)); err != nil || child.ID != "1700000000000-0-billing:rule/child" {
+		t.Errorf("under a trigger of its own: %+v, %v", child, err)
+	}
+	for _, z := range rdb.ZRangeWithScores(ctx, wire.FiredKey("mail"), 0, -1).Val() {
+		if z.Score != 1700000000000 {
+			t.Errorf("%v is forgotten with events of %v", z.Member, z.Score)
+		}
+	}
+	for _, bad := range []job.Event{{ID: "e", StreamID: "1-0"}, {ID: "e", Trigger: "rule"}, {ID: "e", Trigger: "rule", StreamID: "soon"}} {
+		if _, err := sendWelcome.Request(welcome{}, job.ForEvent(bad)); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
 }

@@ -186,15 +186,28 @@ func Retry(b Backoff) Option {
 
 // ForEvent makes the job the one that this event and trigger lead to: it is stored once, however often the event is delivered, even if
 // the earlier job is already done. Unless ID is given, its id is made of both.
+//
+// A handler that hands its own event on to further jobs gives each of them a Trigger of its own: with the one that led to it, a job of
+// the same queue is a duplicate of the handler's own job, queue.ErrHasFired.
 func ForEvent(e Event) Option {
 	return func(o *options) error {
 		o.ofOneJob = "ForEvent"
+		if e.Trigger == "" {
+			return errors.New("the event has no trigger: name what makes this job of it")
+		}
+		stored, err := storedAt(e.StreamID)
+		if err != nil {
+			return err
+		}
+		if e.StoredAt.IsZero() {
+			e.StoredAt = stored
+		}
 		for _, h := range e.headers() {
 			o.setHeader(h.key, h.value)
 		}
-		o.fired = &queue.Fired{Event: e.StreamID, At: e.StoredAt, Trigger: e.Trigger}
+		o.fired = &queue.Fired{Event: e.StreamID, At: e.StoredAt, Trigger: e.rule()}
 		if o.id == "" {
-			o.id = e.StreamID + "-" + e.Trigger
+			o.id = e.StreamID + "-" + e.rule()
 		}
 		return wire.CheckID(o.id)
 	}

@@ -1,6 +1,7 @@
 package triggers
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -60,18 +61,19 @@ func (c Config) Validate() error {
 func (c Config) WithDefaults() Config { return c.withDefaults() }
 
 func (c Config) withDefaults() Config {
-	c.Group = orDefault(c.Group, DefaultGroup)
-	c.CostLimit = orDefault(c.CostLimit, DefaultCostLimit)
-	c.EvalTimeout = orDefault(c.EvalTimeout, DefaultEvalTimeout)
-	c.MaxExpressionBytes = orDefault(c.MaxExpressionBytes, DefaultMaxExpressionBytes)
-	c.MaxPayloadBytes = orDefault(c.MaxPayloadBytes, DefaultMaxPayloadBytes)
+	c.Group = cmp.Or(c.Group, DefaultGroup)
+	c.CostLimit = cmp.Or(c.CostLimit, DefaultCostLimit)
+	c.EvalTimeout = cmp.Or(c.EvalTimeout, DefaultEvalTimeout)
+	c.MaxExpressionBytes = cmp.Or(c.MaxExpressionBytes, DefaultMaxExpressionBytes)
+	c.MaxPayloadBytes = cmp.Or(c.MaxPayloadBytes, DefaultMaxPayloadBytes)
 	return c
 }
 
-func orDefault[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
+// group is the group in the names of jobs, dead matches and fired pairs, which must not collide with those of other groups. The
+// default one is not written out.
+func (c Config) group() string {
+	if c.Group == DefaultGroup {
+		return ""
 	}
-	return v
+	return c.Group
 }

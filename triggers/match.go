@@ -63,7 +63,7 @@ func (r *rule) request(ctx context.Context, s *Set, o *occurrence) (request job.
 	}
 	e := o.vars.event
 	options := append(slices.Clip(r.options), job.ForEvent(job.Event{
-		ID: e.ID, Source: e.Source, Type: e.Type, Trigger: r.Name, StreamID: o.streamID, StoredAt: o.storedAt,
+		ID: e.ID, Source: e.Source, Type: e.Type, Trigger: r.Name, Group: s.cfg.group(), StreamID: o.streamID, StoredAt: o.storedAt,
 	}))
 	request, err = task.Request(payload, options...)
 	return request, len(payload), err

@@ -1,6 +1,7 @@
 package triggers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,10 @@ func (r *Runner) Replay(ctx context.Context, id string) (Replayed, error) {
 
 func (r *Runner) again(ctx context.Context, m events.DeadMatch) (Replayed, error) {
 	set := r.set.Load()
+	if m.Group != set.cfg.group() {
+		return Replayed{}, fmt.Errorf("it belongs to the group %q, these triggers to %q: replay it with that group's configuration",
+			cmp.Or(m.Group, DefaultGroup), cmp.Or(set.cfg.group(), DefaultGroup))
+	}
 	rule := set.byName[m.Trigger]
 	if rule == nil {
 		names := make([]string, len(set.rules))

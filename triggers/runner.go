@@ -163,7 +163,7 @@ func (b *batchRun) die(index int, r *rule, cause error) {
 	}
 	log.Warn("triggers: trigger failed on an event, a dead match is kept; mend the trigger, then replay it", "err", cause)
 	b.dead = append(b.dead, events.DeadMatch{
-		StreamID: d.StreamID, Trigger: r.Name, Error: reason(cause), Event: d.Event,
+		StreamID: d.StreamID, Trigger: r.Name, Group: b.set.cfg.group(), Error: reason(cause), Event: d.Event,
 	})
 	b.deadOf = append(b.deadOf, index)
 }

@@ -137,7 +137,11 @@ func TestOneEventFiresEveryTriggerThatMatches(t *testing.T) {
 			t.Errorf("options were lost: %+v", m)
 		}
 		_, from, _ := job.Open(m.Headers)
-		if want := (job.Event{ID: "e-1", Source: "/mail", Type: "com.acme.email.received", Trigger: "call", StreamID: batch[0].StreamID}); *from != want {
+		at, err := storedAt(batch[0].StreamID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := (job.Event{ID: "e-1", Source: "/mail", Type: "com.acme.email.received", Trigger: "call", StreamID: batch[0].StreamID, StoredAt: at}); *from != want {
 			t.Errorf("the job comes from %+v, want %+v", *from, want)
 		}
 		if n := b.rdb.ZCard(t.Context(), wire.ScheduledKey("agents")).Val(); n != 2 {
@@ -236,7 +240,7 @@ func TestAFailingTriggerLeavesADeadMatchThatCanBeReplayed(t *testing.T) {
 			t.Errorf("an absent field counts as %+v", got)
 		}
 
-		id := events.DeadMatchID(batch[0].StreamID, "bad-mapping")
+		id := events.DeadMatchID(batch[0].StreamID, "", "bad-mapping")
 		if _, err := b.Replay(t.Context(), id); err == nil || !strings.Contains(err.Error(), "no such key") || len(b.dead()) != len(bad) {
 			t.Errorf("a replay that fails again gave %v; the dead match must stay", err)
 		}
@@ -255,11 +259,11 @@ func TestAFailingTriggerLeavesADeadMatchThatCanBeReplayed(t *testing.T) {
 		if _, err := b.Replay(t.Context(), id); !errors.Is(err, events.ErrNotFound) {
 			t.Errorf("a second replay gave %v, want ErrNotFound", err)
 		}
-		got, err = b.Replay(t.Context(), events.DeadMatchID(batch[0].StreamID, "bad-filter"))
+		got, err = b.Replay(t.Context(), events.DeadMatchID(batch[0].StreamID, "", "bad-filter"))
 		if err != nil || got != (Replayed{}) {
 			t.Errorf("a trigger that doesn't match any more gave %+v, %v", got, err)
 		}
-		if _, err = b.Replay(t.Context(), events.DeadMatchID(batch[0].StreamID, "costly")); err == nil || !strings.Contains(err.Error(), "no such trigger any more") {
+		if _, err = b.Replay(t.Context(), events.DeadMatchID(batch[0].StreamID, "", "costly")); err == nil || !strings.Contains(err.Error(), "no such trigger any more") {
 			t.Errorf("a trigger that is gone gave %v", err)
 		}
 		if n := len(b.dead()); n != len(bad)-2 {
@@ -278,7 +282,7 @@ func TestAReplayFiresOnce(t *testing.T) {
 		if err := b.events.AddDeadMatch(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
-		got, err := b.Replay(t.Context(), events.DeadMatchID(m.StreamID, m.Trigger))
+		got, err := b.Replay(t.Context(), events.DeadMatchID(m.StreamID, "", m.Trigger))
 		if err != nil || got != want {
 			t.Errorf("replay %d gave %+v, %v; want %+v", i+1, got, err, want)
 		}
@@ -452,4 +456,43 @@ func BenchmarkHandle(b *testing.B) {
 	if got := runner.Stats().Triggers["t-33"]; got.Jobs == 0 {
 		b.Errorf("%+v", got)
 	}
+}
+
+// Programs of different groups may give their triggers the same names: neither takes the other's jobs or dead matches.
+func TestGroupsDoNotCollide(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		fires := Trigger{Name: "notify", On: "**", Run: "log:write"}
+		breaks := Trigger{Name: "broken", On: "**", Run: "log:write", With: map[string]any{"a": "${event.data.absent}"}}
+		first := setup(t, rdb, events.Config{}, fires, breaks)
+		second := setup(t, rdb, events.Config{}, fires, breaks)
+		second.Swap(compileAll(t, Config{Group: "billing"}, fires, breaks))
+		batch := first.stored(numbered(t, 1, `{"n": 1}`))
+		place := batch[0].StreamID
+		for range 2 { // delivered again, still once for each
+			first.handled(batch)
+			second.handled(batch)
+		}
+		for id, group := range map[string]string{place + "-notify": "", place + "-billing:notify": "billing"} {
+			if _, from, _ := job.Open(first.job("default", id).Headers); from == nil || from.Group != group || from.Trigger != "notify" {
+				t.Errorf("job %s comes from %+v", id, from)
+			}
+		}
+		if jobs := first.jobs("default"); len(jobs) != 2 {
+			t.Errorf("%d jobs, want one of each group: %v", len(jobs), jobs)
+		}
+		if dead := first.dead(); len(dead) != 2 {
+			t.Errorf("%d dead matches, want one of each group", len(dead))
+		}
+
+		theirs := events.DeadMatchID(place, "billing", "broken")
+		if _, err := first.Replay(t.Context(), theirs); err == nil || !strings.Contains(err.Error(), `group "billing"`) {
+			t.Errorf("a replay by another group's triggers gave %v", err)
+		}
+		second.Swap(compileAll(t, Config{Group: "billing"}, Trigger{Name: "broken", On: "**", Run: "log:write"}))
+		got, err := second.Replay(t.Context(), theirs)
+		if want := (Replayed{Matched: true, JobID: place + "-billing:broken"}); err != nil || got != want {
+			t.Errorf("replay gave %+v, %v; want %+v", got, err, want)
+		}
+	})
 }
