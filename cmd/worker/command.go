@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,7 @@ import (
 const help = `Takes events and jobs from Redis: matches events with triggers, and runs jobs with their handlers.
 
 SIGINT or SIGTERM drains: no more is taken, running jobs finish within the grace period, the others are
-handed back, exit 0. The second signal leaves at once.
+handed back, exit 0. A second signal, half a second later or more, leaves at once.
 
 Settings come from flags, the environment (BELLHOP_WORKER_CONCURRENCY=20) and bellhop.yaml, in this order.
 --print-config shows the result, and where each value came from.
@@ -43,12 +44,15 @@ type process struct {
 	stdout io.Writer
 	stderr *os.File
 
+	// alone is set once nobody else can have a part in this Redis.
+	alone *atomic.Bool
+
 	cfg config.Config
 	log *slog.Logger
 }
 
-func command(stdout io.Writer, stderr *os.File) *cobra.Command {
-	p := &process{stdout: stdout, stderr: stderr}
+func command(stdout io.Writer, stderr *os.File, alone *atomic.Bool) *cobra.Command {
+	p := &process{stdout: stdout, stderr: stderr, alone: alone}
 	cmd := &cobra.Command{
 		Use:     "worker",
 		Short:   "Run a process of the fleet: triggers and jobs",
@@ -64,7 +68,7 @@ func command(stdout io.Writer, stderr *os.File) *cobra.Command {
 	}
 	cmd.SetOut(stdout)
 	f := cmd.Flags()
-	f.BoolVar(&p.dev, "dev", false, "everything in one process, Redis embedded; says what to try")
+	f.BoolVar(&p.dev, "dev", false, "a worker with a Redis of its own: the redis-server it finds, else one in this process;\nnothing is kept; says what to try")
 	config.AddFlags(f, "config", "redis", "queues", "concurrency", "burst", "http", "triggers", "engine", "grace")
 	f.BoolVar(&p.check, "check", false, "exit 0 if a live worker serves every configured queue, 1 if not")
 	f.BoolVar(&p.printConfig, "print-config", false, "print the configuration and where each value came from, and exit")
@@ -94,7 +98,7 @@ func (p *process) run(cmd *cobra.Command) error {
 	case p.dev:
 		return p.runDev(cmd.Context(), loaded)
 	}
-	return p.serve(cmd.Context(), nil, func(string) {})
+	return p.serve(cmd.Context(), nil, func(string, []string) {})
 }
 
 // checkWithin keeps --check well below a second, whatever Redis does: it is a probe.

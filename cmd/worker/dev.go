@@ -27,6 +27,7 @@ func (p *process) runDev(ctx context.Context, loaded *config.Loaded) error {
 	}
 	defer redis.Close() //nolint:errcheck // nothing in it is kept
 
+	p.alone.Store(true)
 	p.cfg.Redis.URL = redis.URL()
 	p.cfg.Handlers.HTTP.Allow = append(p.cfg.Handlers.HTTP.Allow, "127.0.0.0/8", "::1")
 	if loaded.Origin("worker.retry.first") == "default" {
@@ -39,7 +40,7 @@ func (p *process) runDev(ctx context.Context, loaded *config.Loaded) error {
 	if len(p.cfg.Triggers.Files) == 0 {
 		rules = devTriggers()
 	}
-	return p.serve(ctx, rules, func(probes string) { p.banner(redis, probes, rules) })
+	return p.serve(ctx, rules, func(probes string, names []string) { p.banner(redis, probes, names) })
 }
 
 // devAddr is where the probes of --dev are, if the address is free.
@@ -63,25 +64,32 @@ func devTriggers() []triggers.Trigger {
 	}}
 }
 
-func (p *process) banner(redis *redisembed.Instance, probes string, rules []triggers.Trigger) {
+func (p *process) banner(redis *redisembed.Instance, probes string, names []string) {
 	enqueue := enqueueCommand()
+	kind := redis.Kind()
 	if redis.Addr() != redisembed.DefaultAddr {
 		enqueue += " --redis " + redis.URL()
+		kind += "; " + redisembed.DefaultAddr + " was taken"
 	}
 	if len(p.cfg.Worker.Queues) > 0 && p.cfg.Worker.Queues[0].Name != "default" {
 		enqueue += " --queue " + p.cfg.Worker.Queues[0].Name
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nbellhop, for development: all in this process, nothing is kept when it ends.\n\n")
-	fmt.Fprintf(&b, "  Redis   %s  (%s)\n", redis.URL(), redis.Kind())
+	fmt.Fprintf(&b, "  Redis   %s  (%s)\n", redis.URL(), kind)
 	fmt.Fprintf(&b, "  Probes  http://%s/readyz\n", probes)
-	if len(rules) > 0 {
-		fmt.Fprintf(&b, "  Trigger %s: every event is logged; bring your own with --triggers FILE\n", rules[0].Name)
+	switch {
+	case len(p.cfg.Triggers.Files) == 0:
+		fmt.Fprintf(&b, "  Trigger %s: every event is logged; bring your own with --triggers FILE\n", strings.Join(names, ", "))
+	case len(names) == 0:
+		fmt.Fprintf(&b, "  Trigger none is active in %s\n", strings.Join(p.cfg.Triggers.Files, ", "))
+	default:
+		fmt.Fprintf(&b, "  Trigger %s; an event that none of them matches leads to no job\n", strings.Join(names, ", "))
 	}
 	fmt.Fprintf(&b, "\nTry, in a second shell here:\n\n")
 	fmt.Fprintf(&b, "  %s log:write '{\"message\":\"hello\"}' --wait 10s\n", enqueue)
 	fmt.Fprintf(&b, "  %s http:request '{\"url\":\"http://%s/readyz\"}' --wait 10s\n", enqueue, probes)
-	fmt.Fprintf(&b, "  %s --event com.acme.email.received '{\"folder\":\"INBOX\"}'\n", strings.Split(enqueue, " --queue")[0])
+	fmt.Fprintf(&b, "  %s --event com.acme.email.received '{\"folder\":\"INBOX\",\"from\":\"ada@example.com\"}'\n", strings.Split(enqueue, " --queue")[0])
 	fmt.Fprintf(&b, "  %s --list\n\nCtrl-C stops.\n\n", strings.Split(enqueue, " --queue")[0])
 	_, _ = io.WriteString(p.stdout, b.String())
 }

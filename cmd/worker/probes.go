@@ -14,7 +14,8 @@ import (
 	"github.com/bellhop-dev/bellhop/worker"
 )
 
-// probes answer the orchestrator on a private address: /healthz while the process works, /readyz while it takes jobs.
+// probes answer the orchestrator on a private address: /healthz while the process works, /readyz while it takes jobs. They answer
+// until the worker has stopped.
 type probes struct {
 	listener net.Listener
 	server   *http.Server
@@ -28,7 +29,8 @@ const (
 	pingWithin       = time.Second
 )
 
-// newProbes listens at once, so that a taken address is told before the first job is taken.
+// newProbes listens at once, so that a taken address is told before the first job is taken. Once ctx has ended, the worker is not
+// ready.
 func newProbes(ctx context.Context, addr string, w *worker.Worker, rdb redis.UniversalClient, log *slog.Logger) (*probes, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -36,13 +38,21 @@ func newProbes(ctx context.Context, addr string, w *worker.Worker, rdb redis.Uni
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, nil) })
-	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, r *http.Request) { answer(rw, ready(r.Context(), w, rdb)) })
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, r *http.Request) {
+		if ctx.Err() != nil {
+			answer(rw, errDraining)
+			return
+		}
+		answer(rw, ready(r.Context(), w, rdb))
+	})
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: readHeaderWithin, ReadTimeout: answerWithin, WriteTimeout: answerWithin,
 		MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return &probes{listener, server, log}, nil
 }
+
+var errDraining = errors.New("draining")
 
 func ready(ctx context.Context, w *worker.Worker, rdb redis.UniversalClient) error {
 	if err := w.Ready(); err != nil {

@@ -19,8 +19,8 @@ import (
 )
 
 // serve wires what a worker process runs and runs it. rules are added to those of the configured files; ready is told the
-// address of the probes when all is wired.
-func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready func(probes string)) error {
+// address of the probes and the names of the active triggers when all is wired.
+func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready func(probes string, triggers []string)) error {
 	rdb, err := redisconn.Open(p.cfg.Redis)
 	if err != nil {
 		return cli.UsageError{Err: err}
@@ -44,12 +44,13 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 	if err := catalog.Refresh(ctx); err != nil {
 		return stoppedOr(ctx, err)
 	}
-	feed, err := p.triggers(rdb, catalog, rules)
+	feed, names, err := p.triggers(rdb, catalog, rules)
 	if err != nil {
 		return err
 	}
 	if feed != nil {
 		w.Feed("triggers", feed)
+		p.log.Info("triggers active", "triggers", names)
 	}
 
 	group := new(lifecycle.Group)
@@ -61,10 +62,10 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 		if err != nil {
 			return err
 		}
-		group.Add("probes", probes.Run)
+		group.AddLast("probes", probes.Run) // who asks while jobs finish is told that the worker drains
 		addr = probes.listener.Addr().String()
 	}
-	ready(addr)
+	ready(addr, names)
 	return group.Run(ctx)
 }
 
@@ -84,26 +85,34 @@ func definitions(routes []job.Route) []job.Definition {
 	return list
 }
 
-// triggers compiles the rules and binds them to the stream of events; without rules there is nothing to run.
-func (p *process) triggers(rdb redis.UniversalClient, tasks triggers.Tasks, rules []triggers.Trigger) (*triggers.Feed, error) {
+// triggers compiles the rules and binds them to the stream of events, and tells the names of those that fire; without rules
+// there is nothing to run.
+func (p *process) triggers(rdb redis.UniversalClient, tasks triggers.Tasks, rules []triggers.Trigger) (*triggers.Feed, []string, error) {
 	fromFiles, err := triggers.Load(p.cfg.Triggers.Files...)
 	if err != nil {
-		return nil, cli.UsageError{Err: err}
+		return nil, nil, cli.UsageError{Err: err}
 	}
 	rules = append(fromFiles, rules...)
 	if len(rules) == 0 {
-		return nil, nil //nolint:nilnil // no rules, nothing to feed, no fault
+		return nil, nil, nil
 	}
 	set, err := triggers.Compile(rules, tasks, p.cfg.Triggers.Config)
 	if err != nil {
-		return nil, cli.UsageError{Err: err}
+		return nil, nil, cli.UsageError{Err: err}
 	}
 	for _, warning := range set.Warnings() {
 		p.log.Warn("trigger", "warning", warning)
 	}
 	stream, err := events.NewClient(rdb, p.cfg.Events)
 	if err != nil {
-		return nil, fmt.Errorf("events: %w", err)
+		return nil, nil, fmt.Errorf("events: %w", err)
 	}
-	return triggers.NewFeed(set, stream, job.NewClient(rdb), p.log)
+	names := make([]string, 0, len(rules))
+	for _, r := range rules {
+		if !r.Disabled {
+			names = append(names, r.Name)
+		}
+	}
+	feed, err := triggers.NewFeed(set, stream, job.NewClient(rdb), p.log)
+	return feed, names, err
 }

@@ -3,8 +3,11 @@ package acceptance_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -184,8 +187,8 @@ func TestBurst(t *testing.T) {
 	})
 }
 
-// TestSecondSignalForces ends a worker whose job would go on.
-func TestSecondSignalForces(t *testing.T) {
+// TestDrainingWorker has a job that would go on: the probes answer until the end, a doubled signal is one, a later one forces.
+func TestDrainingWorker(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.New(t)
 	called := make(chan struct{})
@@ -202,7 +205,8 @@ func TestSecondSignalForces(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	w := prepare(t, t.TempDir(), filepath.Join(programs(t), "worker"), "--redis", redisURL(t, rdb))
+	probes := closedAddr(t)
+	w := prepare(t, t.TempDir(), filepath.Join(programs(t), "worker"), "--redis", redisURL(t, rdb), "--http", probes, "--grace", "10m")
 	w.cmd.Env = append(w.cmd.Env, "BELLHOP_HANDLERS_HTTP_ALLOW=127.0.0.1")
 	w.start()
 	prepare(t, t.TempDir(), filepath.Join(programs(t), "enqueue"), "--redis", redisURL(t, rdb),
@@ -212,16 +216,56 @@ func TestSecondSignalForces(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the job does not run")
 	}
+	eventually(t, "the worker is ready", func() error { return probe(t, probes, "/readyz", http.StatusOK, "ok") })
+
 	w.signal(syscall.SIGTERM)
-	eventually(t, "the worker drains", func() error {
+	w.signal(syscall.SIGINT) // at once: timeout(1) signals its child, and then the group
+	eventually(t, "the worker says that it drains", func() error {
+		return probe(t, probes, "/readyz", http.StatusServiceUnavailable, "draining")
+	})
+	eventually(t, "the fleet knows", func() error {
 		workers, err := fleet.New(rdb).Workers(t.Context())
 		if err == nil && (len(workers) != 1 || !workers[0].Draining) {
 			err = fmt.Errorf("the fleet's list: %+v", workers)
 		}
 		return err
 	})
-	w.signal(syscall.SIGTERM)
+	if err := probe(t, probes, "/healthz", http.StatusOK, "ok"); err != nil {
+		t.Error(err)
+	}
+	if w.exited() {
+		t.Fatal("the doubled signal has ended the worker, in spite of its grace")
+	}
+	eventually(t, "a later signal forces", func() error {
+		if !w.exited() {
+			_ = w.cmd.Process.Signal(syscall.SIGTERM)
+			return errors.New("it goes on")
+		}
+		return nil
+	})
 	if code := w.wait().ExitCode(); code != 130 {
 		t.Errorf("exit code %d after the second signal, want 130", code)
 	}
+	if said := w.stderr.String(); !strings.Contains(said, "recovered by other workers") {
+		t.Errorf("what becomes of its job is not told: %s", said)
+	}
+}
+
+// probe asks one of the worker's own pages.
+func probe(t *testing.T, addr, path string, code int, body string) error {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err == nil && (answer.StatusCode != code || !strings.Contains(string(text), body)) {
+		err = fmt.Errorf("%s: %d %q, want %d and %q", path, answer.StatusCode, text, code, body)
+	}
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,8 +14,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/fleet"
 	"github.com/bellhop-dev/bellhop/internal/redistest"
 )
 
@@ -54,6 +60,7 @@ func TestACLUserIsEnough(t *testing.T) {
 	}
 	run("enqueue", "--dead-matches")
 	run("enqueue", "--list")
+	crash(t, dir, server.URL(), run)
 
 	refused, err := server.Admin().ACLLog(t.Context(), 100).Result()
 	if err != nil {
@@ -61,6 +68,84 @@ func TestACLUserIsEnough(t *testing.T) {
 	}
 	for _, entry := range refused {
 		t.Errorf("refused to %s: %s %s in %s", entry.Username, entry.Reason, entry.Object, entry.Context)
+	}
+}
+
+// crash kills a worker that runs a job, and waits until another one runs it: long before its lease, half a minute, is over.
+func crash(t *testing.T, dir, url string, run func(string, ...string) string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	calls := make(chan net.Conn)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				close(calls)
+				return
+			}
+			calls <- conn
+		}
+	}()
+	worker := func() *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(built(t), "worker"), "--grace", "10ms")
+		cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "BELLHOP_REDIS_URL=" + url, "BELLHOP_HANDLERS_HTTP_ALLOW=127.0.0.1"}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		return cmd
+	}
+	called := func() net.Conn {
+		select {
+		case conn := <-calls:
+			return conn
+		case <-time.After(patience):
+			t.Fatalf("the job does not run within %v", patience)
+			return nil
+		}
+	}
+	run("enqueue", "http:request", `{"url":"http://`+l.Addr().String()+`"}`)
+	first := worker()
+	defer called().Close()
+	second := worker()
+	waitUntilServed(t, url, 2)
+	begin := time.Now()
+	_ = first.Process.Kill()
+	defer called().Close()
+	took := time.Since(begin)
+	t.Logf("the job of a killed worker ran again after %v", took)
+	if took > 15*time.Second {
+		t.Errorf("the job of a killed worker ran again after %v: the user keeps workers from seeing each other", took)
+	}
+	_ = second.Process.Signal(syscall.SIGTERM)
+	_ = second.Wait()
+}
+
+// waitUntilServed waits until n workers are alive.
+func waitUntilServed(t *testing.T, url string, n int) {
+	t.Helper()
+	opts, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb := redis.NewClient(opts)
+	defer rdb.Close()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for end := time.After(patience); ; {
+		workers, err := fleet.New(rdb).Workers(t.Context())
+		if err == nil && len(workers) == n {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-end:
+			t.Fatalf("%d workers are alive (%v), want %d", len(workers), err, n)
+		}
 	}
 }
 

@@ -41,6 +41,48 @@ func TestOneEndStopsAll(t *testing.T) {
 	}
 }
 
+// A last part goes on while the others stop, and ends the group like any other when it fails.
+func TestLastPartsStopLast(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	stopping, stop := make(chan struct{}), make(chan struct{})
+	group := new(lifecycle.Group)
+	group.Add("worker", func(ctx context.Context) error {
+		<-ctx.Done()
+		close(stopping)
+		<-stop
+		return nil
+	})
+	lastEnded := make(chan struct{})
+	group.AddLast("probes", func(ctx context.Context) error {
+		<-ctx.Done()
+		close(lastEnded)
+		return ctx.Err()
+	})
+	result := make(chan error, 1)
+	go func() { result <- group.Run(ctx) }()
+	cancel()
+	<-stopping
+	select {
+	case <-lastEnded:
+		t.Error("the last part was stopped before the first had returned")
+	default:
+	}
+	close(stop)
+	<-lastEnded
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+
+	broken := errors.New("broken")
+	group = new(lifecycle.Group)
+	group.Add("worker", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	group.AddLast("probes", func(context.Context) error { return broken })
+	if err := group.Run(t.Context()); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestEveryFailureIsTold(t *testing.T) {
 	t.Parallel()
 	first, second := errors.New("first"), errors.New("second")
@@ -63,5 +105,9 @@ func TestFirstSignalEndsTheContext(t *testing.T) {
 	case <-ctx.Done():
 	case <-time.After(10 * time.Second):
 		t.Fatal("the context goes on after SIGTERM")
+	}
+	// The same wish a second time: this process would end here, or tell that it was forced.
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
 	}
 }
