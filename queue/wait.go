@@ -165,7 +165,7 @@ func (t *Waiter) takeWatch(l *lane) error {
 func (t *Waiter) watch(l *lane) (bool, error) {
 	if err := t.rdb.Set(t.ctx, wire.WatcherKey(l.queue), t.worker.id, watchTime).Err(); err != nil {
 		if !redis.HasErrorPrefix(err, "OOM") {
-			l.setWatching(false)
+			l.setWatching(t.ctx.Err() != nil)
 			return false, err
 		}
 		return t.poll(l)
@@ -180,7 +180,7 @@ func (t *Waiter) watch(l *lane) (bool, error) {
 	case redis.HasErrorPrefix(err, "OOM"):
 		return t.poll(l)
 	}
-	l.setWatching(false)
+	l.setWatching(t.ctx.Err() != nil) // interrupted by our own end, it is still ours to pass on
 	return false, err
 }
 
@@ -200,7 +200,8 @@ func (t *Waiter) sleep(d time.Duration) {
 	}
 }
 
-// PassOn gives the queue's watch, if this worker has it, to the next idle one: for a worker that was woken and can't fetch.
+// PassOn gives the queue's watch, if this worker has it, to the next idle one: for a worker that was woken and can't fetch, or whose
+// Waiter has ended.
 func (t *Waiter) PassOn(ctx context.Context, queue string) error {
 	l, err := t.worker.lane(queue)
 	if err != nil {

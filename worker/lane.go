@@ -61,6 +61,18 @@ func (p *pool) wait(ctx context.Context, l *lane) {
 	}
 }
 
+// passWatches gives the queues' watches to the next idle workers, once nothing waits or fetches here any more: a push during the drain must not
+// wake one that takes no jobs.
+func (p *pool) passWatches() {
+	ctx, cancel := context.WithTimeout(p.base, leaveWithin)
+	defer cancel()
+	for _, l := range p.lanes {
+		if err := p.waiter.PassOn(ctx, l.name); err != nil {
+			p.redis.failed("fetch from "+l.name, err)
+		}
+	}
+}
+
 // hasFree tells whether a job that came now could start.
 func (p *pool) hasFree() bool {
 	p.mu.Lock()

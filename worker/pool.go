@@ -98,13 +98,16 @@ func (p *pool) Run(ctx context.Context) error {
 	parts.Go(func() { p.appear(alive) })
 	parts.Go(func() { p.aggregate(ctx) })
 	parts.Go(func() { p.reap(alive) })
+	var waits sync.WaitGroup
 	for _, l := range p.lanes {
-		parts.Go(func() { p.wait(ctx, l) })
+		waits.Go(func() { p.wait(ctx, l) })
 		parts.Go(func() { p.finish(alive, l) })
 	}
 	p.dispatch(ctx)
 
 	p.w.draining.Store(true)
+	waits.Wait()
+	parts.Go(p.passWatches)
 	p.drain()
 	stop()
 	parts.Wait()
