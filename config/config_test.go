@@ -94,7 +94,6 @@ func TestPrecedence(t *testing.T) {
 		{"flag over both", given{file: file, env: []string{"BELLHOP_WORKER_CONCURRENCY=3"}, args: []string{"--concurrency=4"}}, 4, "--concurrency"},
 		{"empty variable is unset", given{file: file, env: []string{"BELLHOP_WORKER_CONCURRENCY="}}, 2, "bellhop.yaml:1"},
 		{"null is unset", given{file: "worker:\n  concurrency:\n"}, 10, "default"},
-		{"zero is the default", given{file: "worker:\n  concurrency: 0\n"}, 10, "default, by bellhop.yaml:2"},
 		{"--config", given{file: file, files: map[string]string{"o.yaml": "worker: {concurrency: 5}"}, args: []string{"--config", "o.yaml"}}, 5, "o.yaml:1"},
 		{"BELLHOP_CONFIG", given{file: file, files: map[string]string{"o.yaml": "worker: {concurrency: 5}"}, env: []string{"BELLHOP_CONFIG=o.yaml"}}, 5, "o.yaml:1"},
 		{
@@ -330,5 +329,29 @@ func TestExampleHoldsEveryKeyWithItsDefault(t *testing.T) {
 		if l.Origin(k.path) == "default" {
 			t.Errorf("%s is missing", k.path)
 		}
+	}
+}
+
+// A zero would silently become the default: 10 jobs at once for who wants none.
+func TestAWrittenZeroIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		given given
+		says  string
+	}{
+		"flag":        {given{args: []string{"--concurrency=0"}}, "worker.concurrency: is 0, which would mean its default (10): leave it out for that, or give another value (--concurrency)"},
+		"file":        {given{file: "worker:\n  grace: 0s\n"}, "worker.grace: is 0, which would mean its default (25s)"},
+		"environment": {given{env: []string{"BELLHOP_EVENTS_MAX_DEAD=0"}}, "(BELLHOP_EVENTS_MAX_DEAD)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := tc.given.load(t)
+			if err == nil || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %v, want %q", err, tc.says)
+			}
+		})
+	}
+	if l := (given{file: "redis: {pool_size: 0}\n"}).mustLoad(t); l.Config.Redis.PoolSize != 0 {
+		t.Errorf("a zero that means something: %d", l.Config.Redis.PoolSize)
 	}
 }

@@ -130,7 +130,7 @@ func TestFaultsCanBeAskedFor(t *testing.T) {
 
 func TestScalarsOfYAML(t *testing.T) {
 	t.Parallel()
-	l := given{file: "log: &x {level: &l warn}\nworker: {concurrency: \"7\", grace: 0, engine: asynq}\nevents: {max_events: 1_000}\n" +
+	l := given{file: "log: &x {level: &l warn}\nworker: {concurrency: \"7\", grace: 1s, engine: asynq}\nevents: {max_events: 1_000}\n" +
 		"redis: {password: 0123, username: true, server_name: ~}\nhandlers:\ntriggers: {files: *l}\n"}.mustLoad(t)
 	c := l.Config
 	if c.Worker.Concurrency != 7 || c.Events.MaxEvents != 1000 || c.Redis.Password != "0123" || c.Redis.Username != "true" || c.Redis.ServerName != "" || c.Triggers.Files[0] != "warn" {
@@ -195,8 +195,7 @@ func FuzzReadYAML(f *testing.F) {
 			t.Fatalf("what was read cannot be merged: %v", err)
 		}
 		l := &Loaded{Config: c, from: origins(set)}
-		l.fillDefaults()
-		if len(l.check(faults)) > 0 {
+		if len(l.check(l.fillDefaults(faults))) > 0 {
 			return
 		}
 		first := printed(t, l)
@@ -208,7 +207,9 @@ func FuzzReadYAML(f *testing.F) {
 			t.Fatal(err)
 		}
 		l = &Loaded{Config: c}
-		l.fillDefaults()
+		if faults = l.fillDefaults(nil); len(faults) > 0 {
+			t.Fatalf("what is printed is refused: %v\n%s", faults, first)
+		}
 		if second := printed(t, l); withoutOrigin(second) != withoutOrigin(first) {
 			t.Fatalf("printed and read again:\n%s\nwas:\n%s", second, first)
 		}

@@ -48,7 +48,7 @@ func Load(o Options) (*Loaded, error) {
 		return nil, fmt.Errorf("merge file, environment and flags: %w", err)
 	}
 	l := &Loaded{Config: cfg, File: file, from: origins(inFile, inEnv, inFlags)}
-	l.fillDefaults()
+	faults = l.fillDefaults(faults)
 	if faults = l.check(faults); len(faults) > 0 {
 		return nil, faults
 	}
@@ -119,18 +119,25 @@ func origins(layers ...layer) map[string]string {
 	return from
 }
 
-// fillDefaults leaves a note where somebody wrote a zero, which means the default too.
-func (l *Loaded) fillDefaults() {
+// fillDefaults leaves a note where somebody wrote something empty, which means the default too. A number or a duration of 0 is refused
+// there: who writes it wants none of it, and would get the default.
+func (l *Loaded) fillDefaults(faults Faults) Faults {
 	before := reflect.ValueOf(l.Config)
 	for _, s := range l.Config.sections() {
 		s.fillDefaults()
 	}
 	after := reflect.ValueOf(l.Config)
 	for _, k := range keys() {
-		if from := l.from[k.path]; from != "" && before.FieldByIndex(k.index).IsZero() && !after.FieldByIndex(k.index).IsZero() {
+		from, filled := l.from[k.path], after.FieldByIndex(k.index)
+		switch {
+		case from == "" || !before.FieldByIndex(k.index).IsZero() || filled.IsZero():
+		case filled.CanInt() || filled.CanUint():
+			faults.add(from, "%s: is 0, which would mean its default (%v): leave it out for that, or give another value", k.path, filled.Interface())
+		default:
 			l.from[k.path] = "default, by " + from
 		}
 	}
+	return faults
 }
 
 // Origin tells where the value of a key such as worker.queues came from: "default", "bellhop.yaml:12", "BELLHOP_X" or
