@@ -1,7 +1,11 @@
 package worker
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"runtime"
+	"runtime/debug"
 
 	"github.com/hibiken/asynq"
 
@@ -25,11 +29,26 @@ type asynqTaskKey struct{}
 
 // asynqHandler gives the handler the very task that asynq's server gave to us, with its ResultWriter, where there is one.
 func asynqHandler(h asynq.Handler) job.Handler {
-	return func(ctx context.Context, j *job.Job) error {
-		task, ok := ctx.Value(asynqTaskKey{}).(*asynq.Task)
-		if !ok {
-			task = asynq.NewTaskWithHeaders(j.Task, j.Payload, j.Headers)
+	return func(ctx context.Context, j *job.Job) (err error) {
+		if task, ok := ctx.Value(asynqTaskKey{}).(*asynq.Task); ok {
+			return h.ProcessTask(ctx, task)
 		}
-		return h.ProcessTask(ctx, task)
+		defer func() {
+			if v := recover(); v != nil {
+				err = unwritable(v, debug.Stack())
+			}
+		}()
+		return h.ProcessTask(ctx, asynq.NewTaskWithHeaders(j.Task, j.Payload, j.Headers))
 	}
+}
+
+var errNoResultWriter = errors.New("the handler uses its task's ResultWriter, which asynq's own server alone can give: " +
+	"set Engine: worker.EngineAsynq (worker.engine: asynq), or keep the result with Job.SetResult")
+
+// unwritable says what to do where a handler panicked in the ResultWriter that its task does not have.
+func unwritable(value any, stack []byte) error {
+	if _, ok := value.(runtime.Error); ok && bytes.Contains(stack, []byte("asynq.(*ResultWriter).")) {
+		return errNoResultWriter
+	}
+	return &job.PanicError{Value: value, Stack: stack}
 }

@@ -133,34 +133,33 @@ type ending struct {
 // ending judges an attempt by why its context has ended, nil if it has not, and by the handler's answer.
 func (p *pool) ending(a *attempt, cause, err error) ending {
 	switch {
-	case cause == nil:
 	case errors.Is(cause, ErrLostOwnership):
 		// Redis refuses whatever we say. Saying it makes the queue forget the job here.
 		return ending{end: queue.HandBack(a.held)}
-	case errors.Is(cause, ErrAbandoned) && err != nil:
-		return ending{abandoned: true}
 	case errors.Is(cause, ErrCancelled) && err != nil:
 		p.log.Info("job cancelled", "job", a.job.ID, "task", a.job.Task, "queue", a.job.Queue)
 		return ending{end: queue.Cancel(a.held)}
 	case errors.Is(cause, ErrTimeout):
 		err = late(a, err)
 	}
-	if err != nil {
-		p.w.logOutcome(a.job, err)
+	v := p.w.verdict(a.job, err)
+	if errors.Is(cause, ErrAbandoned) && !v.asked() {
+		return ending{abandoned: true}
 	}
-	switch outcomeOf(a.job, err) {
+	p.w.logVerdict(a.job, v)
+	switch v.outcome {
 	case done:
 		return ending{end: queue.Complete(a.held, a.job.Result())}
 	case revoked:
 		return ending{end: queue.Done(a.held)}
 	case snoozed:
-		return ending{end: queue.Snooze(a.held, p.w.backoff(a.job.Task, a.job.Attempt, err))}
+		return ending{end: queue.Snooze(a.held, v.wait)}
 	case putOff:
-		return ending{end: queue.Again(a.held, p.w.backoff(a.job.Task, a.job.Attempt, err), err.Error())}
+		return ending{end: queue.Again(a.held, v.wait, v.text)}
 	case died:
-		return ending{end: queue.Archive(a.held, err.Error()), died: true}
+		return ending{end: queue.Archive(a.held, v.text), died: true}
 	}
-	return ending{end: queue.Retry(a.held, p.w.backoff(a.job.Task, a.job.Attempt, err), err.Error())}
+	return ending{end: queue.Retry(a.held, v.wait, v.text)}
 }
 
 // late is the failure of an attempt that returned after its time. In time to answer for it, a handler may still discard or
@@ -170,7 +169,8 @@ func late(a *attempt, err error) error {
 	case err == nil:
 		return ErrTimeout
 	case a.stuck.Load():
-		return fmt.Errorf("%w; the handler returned %v later: %w", ErrTimeout, time.Since(a.deadline()).Round(time.Millisecond), err)
+		after := time.Since(a.deadline()).Round(time.Millisecond)
+		return fmt.Errorf("%w; the handler returned %v later: %s", ErrTimeout, after, err) //nolint:errorlint // its words, not its will
 	}
 	return err
 }

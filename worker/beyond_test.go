@@ -3,11 +3,13 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bellhop-dev/bellhop/internal/redistest"
@@ -21,6 +23,7 @@ import (
 //   - A cancelled job: asynq retries it (TestCancelledJobIsNotTriedAgain).
 //   - A handler that ignores its context after its timeout: asynq frees the slot and runs more jobs than Concurrency says
 //     (TestStuckHandlerHoldsItsSlot).
+//   - A Discard that a handler answers when the grace period is over: asynq hands the job back.
 //   - A wait of less than a second: asynq's is cut to whole seconds, and ours around it lengthens it to the next one.
 func TestBeyondStock(t *testing.T) {
 	t.Parallel()
@@ -30,6 +33,7 @@ func TestBeyondStock(t *testing.T) {
 		"waits to the millisecond":                     waitsExactly,
 		"a late success is a timeout":                  failsLate,
 		"runs nothing after the deadline":              refusesLate,
+		"keeps a word that comes after the grace":      heedsTheLastWord,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -101,4 +105,32 @@ func refusesLate(t *testing.T, b *bench) {
 		return nil
 	}))
 	b.eventually("the job is dead", func() bool { return b.state(info) == "archived" })
+}
+
+func heedsTheLastWord(t *testing.T, b *bench) {
+	answers := []error{job.Discard("half done"), job.Snooze(time.Hour), fmt.Errorf("no use: %w", asynq.SkipRetry), errors.New("cut short")}
+	states := []string{"archived", "retry", "archived", "pending"}
+	infos := make([]*job.Info, len(answers))
+	for n := range answers {
+		infos[n] = b.enqueue(n, job.MaxRetry(0))
+	}
+	running := make(chan struct{}, len(answers))
+	cfg := b.config()
+	cfg.Grace = 50 * time.Millisecond
+	_, stop := b.start(cfg, echo.HandledBy(func(ctx context.Context, p payload) error {
+		running <- struct{}{}
+		<-ctx.Done()
+		return answers[p.N]
+	}))
+	for range answers {
+		receive(b, running)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	for n, want := range states {
+		if got := b.state(infos[n]); got != want {
+			t.Errorf("%v: the job is %s, want %s", answers[n], got, want)
+		}
+	}
 }

@@ -35,7 +35,8 @@ const (
 	died                   // kept among the dead
 )
 
-func outcomeOf(j *job.Job, err error) outcome {
+// outcomeOf is what the error itself asks for: a retry may turn out to be one too many.
+func outcomeOf(err error) outcome {
 	switch {
 	case err == nil:
 		return done
@@ -45,25 +46,8 @@ func outcomeOf(j *job.Job, err error) outcome {
 		return died
 	case job.IsSnooze(err):
 		return snoozed
-	case errors.Is(err, errNoHandler):
+	case errors.Is(err, errNoHandler), errors.Is(err, asynq.ErrHandlerNotFound):
 		return putOff
-	case j.LastAttempt():
-		return died
 	}
 	return retried
-}
-
-func (w *Worker) logOutcome(j *job.Job, err error) {
-	log := w.log.With("job", j.ID, "task", j.Task, "queue", j.Queue, "attempt", j.Attempt)
-	var panicked *job.PanicError
-	switch {
-	case errors.As(err, &panicked):
-		log.Error("the handler panicked", "err", err, "stack", string(panicked.Stack))
-	case job.IsSnooze(err):
-		log.Debug("job snoozed", "err", err)
-	case job.IsDiscard(err):
-		log.Warn("job discarded", "err", err)
-	default:
-		log.Warn("attempt failed", "err", err, "max_retry", j.MaxRetry)
-	}
 }

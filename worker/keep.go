@@ -24,6 +24,7 @@ func (p *pool) beat(ctx context.Context, waiter *queue.Waiter) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-p.queue.Called():
 		}
 	}
 }

@@ -84,7 +84,7 @@ func recovered(ctx context.Context, j *job.Job, handler job.Handler) (err error)
 	return handler(ctx, j)
 }
 
-// backoff is the wait before the attempt after the n-th.
+// backoff is the wait before the attempt after the n-th. It may panic: the task's Retry is the user's code.
 func (w *Worker) backoff(task string, n int, err error) time.Duration {
 	var retry *job.RetryError
 	var snooze *job.SnoozeError
@@ -93,14 +93,15 @@ func (w *Worker) backoff(task string, n int, err error) time.Duration {
 		return retry.In
 	case errors.As(err, &snooze):
 		return snooze.For
-	case errors.Is(err, errNoHandler):
+	case outcomeOf(err) == putOff:
 		return noHandlerWait
 	}
 	if r, ok := w.routes[task]; ok && r.Backoff != nil {
 		return max(r.Backoff(n, err), 0)
 	}
-	return job.Exponential(w.cfg.Retry.First, w.cfg.Retry.Max)(n, err)
+	return w.ownBackoff(n)
 }
 
-// spends tells whether the error costs the job one of its attempts.
-func spends(err error) bool { return !job.IsSnooze(err) && !errors.Is(err, errNoHandler) }
+func (w *Worker) ownBackoff(n int) time.Duration {
+	return job.Exponential(w.cfg.Retry.First, w.cfg.Retry.Max)(n, nil)
+}

@@ -35,7 +35,7 @@ func newStock(w *Worker) *stock {
 		TaskCheckInterval:        stockTaskCheck,
 		DelayedTaskCheckInterval: stockDelayedCheck,
 		RetryDelayFunc:           s.retryDelay,
-		IsFailure:                spends,
+		IsFailure:                stockSpends,
 		ErrorHandler:             asynq.ErrorHandlerFunc(s.failed),
 		Logger:                   stockLogger{w.log.With("engine", EngineAsynq)},
 		LogLevel:                 asynq.WarnLevel,
@@ -70,8 +70,9 @@ func (s *stock) run(ctx context.Context, task *asynq.Task) error {
 		}
 	}
 	if err != nil {
-		s.w.logOutcome(j, err)
-		return stockError{err}
+		v := s.w.verdict(j, err)
+		s.w.logVerdict(j, v)
+		return stockError{v}
 	}
 	return nil
 }
@@ -98,20 +99,35 @@ func stockJob(ctx context.Context, task *asynq.Task) (*job.Job, job.Limits) {
 	return j, limits
 }
 
-// stockError makes asynq archive what is discarded, and keeps its words out of the stored error.
-type stockError struct{ err error }
+// stockError brings a verdict through asynq, which asks it what asynq's own errors would answer.
+type stockError struct{ verdict }
 
-func (e stockError) Error() string { return e.err.Error() }
-func (e stockError) Unwrap() error { return e.err }
+func (e stockError) Error() string { return e.text }
 
 func (e stockError) Is(target error) bool {
-	return target == asynq.SkipRetry && job.IsDiscard(e.err)
+	switch e.outcome {
+	case died:
+		return target == asynq.SkipRetry
+	case revoked:
+		return target == asynq.RevokeTask
+	}
+	return false
+}
+
+// stockSpends is called by asynq to tell whether an error costs the job one of its attempts.
+func stockSpends(err error) bool {
+	var e stockError
+	return !errors.As(err, &e) || e.outcome != snoozed && e.outcome != putOff
 }
 
 // retryDelay is called by asynq with the retries taken so far. asynq cuts the time that it adds to down to the second:
 // we lengthen the wait to the next full one, so that no attempt comes early.
 func (s *stock) retryDelay(retried int, err error, task *asynq.Task) time.Duration {
-	at := time.Now().Add(s.w.backoff(task.Type(), retried+1, err))
+	var e stockError
+	if !errors.As(err, &e) { // asynq's own: its deadline or its lease has ended
+		e.verdict = s.w.verdict(&job.Job{Task: task.Type(), Attempt: retried + 1}, err)
+	}
+	at := time.Now().Add(e.wait)
 	if whole := at.Truncate(time.Second); whole.Before(at) {
 		at = whole.Add(time.Second)
 	}

@@ -154,10 +154,10 @@ func (w *Worker) tell() {
 		}
 	}
 	if len(elsewhere) > 0 {
-		w.log.Info("tasks whose own queue this worker does not serve: another worker must, or their jobs wait", "tasks", elsewhere)
+		w.log.Debug("tasks whose own queue this worker does not serve: another worker must, or their jobs wait", "tasks", elsewhere)
 	}
 	if w.fallback != nil && w.cfg.Engine != EngineAsynq {
-		w.log.Info("mounted asynq handlers that call asynq.GetTaskID or ResultWriter need the engine asynq", "engine", w.cfg.Engine)
+		w.log.Warn("mounted asynq handlers that call asynq.GetTaskID or ResultWriter need the engine asynq", "engine", w.cfg.Engine)
 	}
 }
 
