@@ -50,6 +50,22 @@ func (w *Worker) Beat(ctx context.Context) []Beaten {
 	return w.beat(ctx, func(l *lane) bool { return l.count() > 0 || time.Since(l.lastBeat()) >= idleBeat-BeatInterval/2 })
 }
 
+// Called tells that a beat is wanted at once, though the next one isn't due: nobody keeps one of the queues any more.
+func (w *Worker) Called() <-chan struct{} { return w.called }
+
+// call makes the next Beat one of this queue too, and asks for it.
+func (w *Worker) call(queue string) {
+	l, ok := w.lanes[queue]
+	if !ok {
+		return
+	}
+	l.forgetBeat()
+	select {
+	case w.called <- struct{}{}:
+	default: // one call is enough
+	}
+}
+
 func (w *Worker) beat(ctx context.Context, due func(*lane) bool) []Beaten {
 	var beats []*beat
 	var calls []*call
@@ -126,7 +142,7 @@ func (w *Worker) Leave(ctx context.Context) error {
 	calls := make([]*call, len(w.names))
 	for i, q := range w.names {
 		keys := []string{wire.BeatsKey(q), wire.KeeperKey(q), wire.CallsKey(q), wire.WatchKey(q), wire.WatcherKey(q)}
-		calls[i] = &call{script: leaveScript, keys: keys, args: []any{w.id}}
+		calls[i] = &call{script: leaveScript, keys: keys, args: []any{w.id, wire.AliveChannel(""), q}}
 	}
 	w.client.run(ctx, calls...)
 	var faults []error

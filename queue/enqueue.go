@@ -27,7 +27,7 @@ type Entry struct {
 type Fired struct {
 	Event   string    // the event's id on the stream
 	At      time.Time // the event's time on the stream: the pair is forgotten with the event
-	Trigger string // its name among those of all groups
+	Trigger string    // its name among those of all groups
 }
 
 func (f *Fired) member() string { return f.Event + "/" + f.Trigger }

@@ -134,6 +134,8 @@ func (t *Waiter) alarm(ctx context.Context, queue string) <-chan struct{} {
 		for ctx.Err() == nil {
 			err := t.rdb.BLPop(ctx, blockTime, wire.AlarmKey(queue)).Err()
 			switch {
+			case err == nil && ctx.Err() != nil:
+				t.putBack(ctx, queue)
 			case err == nil:
 				select {
 				case rings <- struct{}{}:
@@ -147,4 +149,12 @@ func (t *Waiter) alarm(ctx context.Context, queue string) <-chan struct{} {
 		}
 	}()
 	return rings
+}
+
+// putBack leaves an alarm to the next keeper: who has stopped keeping stands in line until its command's time is over, before the
+// new one.
+func (t *Waiter) putBack(ctx context.Context, queue string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollTime) // the keeping has ended, the alarm has not
+	defer cancel()
+	_ = t.worker.client.rdb.LPush(ctx, wire.AlarmKey(queue), "1").Err() // lost, it comes with the next look, dueInterval later at most
 }

@@ -82,18 +82,26 @@ func (w *Worker) Reaper(maxCrashes int) *Reaper {
 	return &Reaper{worker: w, maxCrashes: maxCrashes, vigils: make(map[post]*vigil)}
 }
 
-// Run watches until ctx ends, and tells by its own connection that this worker lives. It reports what it reaps, and each look that
+// Run watches until ctx ends, and tells by its own connection that this worker lives. On that connection others call: whoever left a
+// queue without a keeper names it. It reports what it reaps, and each look that
 // fails.
 func (r *Reaper) Run(ctx context.Context, report func(Reaping)) {
 	sub := r.worker.client.rdb.Subscribe(ctx, wire.AliveChannel(r.worker.id))
 	defer func() { _ = sub.Close() }()
-	_ = sub.Channel(redis.WithChannelHealthCheckInterval(frozenAfter)) // subscribes again after an outage
+	calls := sub.Channel(redis.WithChannelHealthCheckInterval(frozenAfter)) // subscribes again after an outage
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case msg, open := <-calls:
+			if !open {
+				calls = nil // the client was closed: the looks will tell
+				continue
+			}
+			r.worker.call(msg.Payload)
+			continue
 		case <-timer.C:
 		}
 		r.look(ctx, report)
@@ -289,5 +297,6 @@ func (r *Reaper) reap(ctx context.Context, p post, beat int64, frozen bool, repo
 		return // it has beaten since, or another reaper was faster
 	}
 	delete(r.vigils, p)
+	r.worker.call(p.queue) // the dead may have kept it
 	report(Reaping{Queue: p.queue, Worker: p.worker, Frozen: frozen, Jobs: jobs, Err: err})
 }

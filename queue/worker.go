@@ -37,6 +37,7 @@ type Worker struct {
 	id     string
 	lanes  map[string]*lane
 	names  []string
+	called chan struct{} // one place: a beat is wanted
 
 	suspicion suspicion
 }
@@ -77,7 +78,7 @@ func (c *Client) NewWorker(id string, queues ...string) (*Worker, error) {
 		return nil, errors.New("worker " + id + " serves no queue: name one")
 	}
 	session := newSession()
-	w := &Worker{client: c, id: id, lanes: make(map[string]*lane, len(queues)), names: slices.Clone(queues)}
+	w := &Worker{client: c, id: id, lanes: make(map[string]*lane, len(queues)), names: slices.Clone(queues), called: make(chan struct{}, 1)}
 	for _, queue := range queues {
 		if err := wire.CheckQueue(queue); err != nil {
 			return nil, err
@@ -201,6 +202,12 @@ func (l *lane) beaten() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.beat = time.Now()
+}
+
+func (l *lane) forgetBeat() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.beat = time.Time{}
 }
 
 func (l *lane) name(kind string, n int64) string {
