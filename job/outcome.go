@@ -7,12 +7,26 @@ import (
 )
 
 // DiscardError ends a job without another attempt.
-type DiscardError struct{ Reason string }
+type DiscardError struct {
+	Reason string
+	Err    error // the cause, where DiscardErr was given one
+}
 
 func (e *DiscardError) Error() string { return "discarded: " + e.Reason }
 
+// Unwrap returns the cause.
+func (e *DiscardError) Unwrap() error { return e.Err }
+
 // Discard, returned by a handler, ends the job for good: it is kept among the dead with the reason, and never tried again.
 func Discard(reason string) error { return &DiscardError{Reason: reason} }
+
+// DiscardErr is Discard with a cause for a reason, which errors.Is and errors.As find; nil is no reason, and stays nil.
+func DiscardErr(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &DiscardError{Reason: err.Error(), Err: err}
+}
 
 // RetryError is a failure that names the wait before the next attempt.
 type RetryError struct {
