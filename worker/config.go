@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,7 +58,7 @@ type Config struct {
 type Queue struct {
 	Name string `mapstructure:"name"`
 
-	// Weight is the queue's share of the fetches, at least 1.
+	// Weight is the queue's share of the fetches. Default: 1.
 	Weight int `mapstructure:"weight"`
 }
 
@@ -89,7 +90,11 @@ func (c Config) WithDefaults() Config {
 		c.Concurrency = DefaultConcurrency
 	}
 	if len(c.Queues) == 0 {
-		c.Queues = []Queue{{Name: DefaultQueue, Weight: 1}}
+		c.Queues = []Queue{{Name: DefaultQueue}}
+	}
+	c.Queues = slices.Clone(c.Queues)
+	for i := range c.Queues {
+		c.Queues[i].Weight = cmp.Or(c.Queues[i].Weight, 1)
 	}
 	if c.Grace == 0 {
 		c.Grace = DefaultGrace

@@ -22,3 +22,18 @@ func TestConfigKnowsItsEngines(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestConfigWeighsQueues(t *testing.T) {
+	t.Parallel()
+	given := []worker.Queue{{Name: "mail"}, {Name: "low", Weight: 3}}
+	cfg := worker.Config{Queues: given}
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+	if got := cfg.WithDefaults().Queues; got[0].Weight != 1 || got[1].Weight != 3 || given[0].Weight != 0 {
+		t.Errorf("%v of %v", got, given)
+	}
+	if err := (worker.Config{Queues: []worker.Queue{{Name: "mail", Weight: -1}}}).Validate(); err == nil {
+		t.Error("a negative weight was taken")
+	}
+}

@@ -27,7 +27,7 @@ var ErrLostOwnership = errors.New("the job was given to another worker")
 // errNoHandler puts a job off whose task this build does not know: another build may.
 var errNoHandler = errors.New("no handler for the task in this worker")
 
-// noHandlerWait is how long a job of an unknown task is put off.
+// noHandlerWait is how long a job of an unknown task is put off. The log names it.
 const noHandlerWait = 30 * time.Second
 
 // process runs one attempt: middlewares, then the task's handler. Whatever happens in there comes back as an error.

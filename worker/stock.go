@@ -31,7 +31,7 @@ func newStock(w *Worker) *stock {
 		Concurrency:              w.cfg.Concurrency,
 		Queues:                   w.cfg.weights(),
 		StrictPriority:           w.cfg.StrictPriority,
-		ShutdownTimeout:          max(w.cfg.Grace, time.Nanosecond), // zero would be asynq's 8 seconds
+		ShutdownTimeout:          w.cfg.Grace,
 		TaskCheckInterval:        stockTaskCheck,
 		DelayedTaskCheckInterval: stockDelayedCheck,
 		RetryDelayFunc:           s.retryDelay,

@@ -31,8 +31,7 @@ func (w *Worker) verdict(j *job.Job, err error) (v verdict) {
 	}()
 	v.text = err.Error()
 	v.outcome = outcomeOf(err)
-	var panicked *job.PanicError
-	if errors.As(err, &panicked) {
+	if panicked, ok := errors.AsType[*job.PanicError](err); ok {
 		v.stack = panicked.Stack
 	}
 	switch v.outcome {
@@ -72,7 +71,7 @@ func (w *Worker) logVerdict(j *job.Job, v verdict) {
 	case v.outcome == snoozed:
 		log.Debug("job snoozed", "err", v.text)
 	case v.outcome == putOff:
-		log.Warn("the job is put off for "+v.wait.String()+", which spends no retry: this worker has no handler for its task", "err", v.text)
+		log.Warn("the job is put off for 30s, which spends no retry: this worker has no handler for its task", "err", v.text)
 	case v.outcome == died && !v.final:
 		log.Warn("job discarded", "err", v.text)
 	default:
