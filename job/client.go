@@ -118,6 +118,7 @@ func resultOf(e queue.Entry, s queue.Stored) Result {
 // entry writes the request as asynq's message. Times there are whole seconds: they are rounded up, and the exact ones go beside.
 func (r Request) entry() queue.Entry {
 	o := r.options
+	o.timeout, o.retention = min(o.timeout, queue.LongestTime), min(o.retention, queue.LongestTime)
 	m := &wire.Message{
 		Type: r.task, Payload: r.payload, ID: o.id, Queue: o.queue, Retry: o.maxRetry,
 		Timeout: ceilSeconds(o.timeout), Retention: ceilSeconds(o.retention), GroupKey: o.group,
@@ -140,5 +141,9 @@ func (r Request) entry() queue.Entry {
 }
 
 func ceilSeconds(d time.Duration) int64 {
-	return int64((d + time.Second - 1) / time.Second)
+	s := int64(d / time.Second)
+	if d%time.Second > 0 {
+		s++
+	}
+	return s
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -370,6 +371,30 @@ func TestEventHandedOn(t *testing.T) {
 	for _, bad := range []job.Event{{ID: "e", StreamID: "1-0"}, {ID: "e", Trigger: "rule"}, {ID: "e", Trigger: "rule", StreamID: "soon"}} {
 		if _, err := sendWelcome.Request(welcome{}, job.ForEvent(bad)); err == nil {
 			t.Errorf("%+v was taken", bad)
+		}
+	}
+}
+
+// The longest durations of Go are as good as for ever, and never a time in the past.
+func TestEndlessDurations(t *testing.T) {
+	t.Parallel()
+	ctx, rdb := t.Context(), redistest.New(t)
+	for name, d := range map[string]time.Duration{"most": math.MaxInt64, "nearly": math.MaxInt64 - 1, "seconds": math.MaxInt64 / time.Second * time.Second} {
+		_, err := sendWelcome.Enqueue(ctx, job.NewClient(rdb), welcome{UserID: name}, job.ID(name), job.Retention(d), job.Timeout(d), job.Unique(d))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		msg, err := wire.Decode([]byte(rdb.HGet(ctx, wire.JobKey("mail", name), "msg").Val()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const century = 100 * 365 * 24 * 3600
+		_, _, limits := job.Open(msg.Headers)
+		if msg.Retention != century || msg.Timeout != century || limits.Timeout != 0 {
+			t.Errorf("%s: retention %d s, timeout %d s, %v", name, msg.Retention, msg.Timeout, limits)
+		}
+		if ttl := rdb.PTTL(ctx, msg.UniqueKey).Val(); ttl < queue.LongestTime/2 {
+			t.Errorf("%s: the lock holds for %v", name, ttl)
 		}
 	}
 }

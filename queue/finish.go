@@ -148,12 +148,18 @@ func (j *Job) uniqueKey() string {
 	return ""
 }
 
+// LongestTime is the longest delay, timeout, retention or lock that is stored: a century. What is longer is cut, so that adding it to a
+// clock, here, in a script or in a stock server, never overflows.
+const LongestTime = 100 * 365 * 24 * time.Hour
+
 // ceilDelay is a delay in whole milliseconds, so that no job starts early.
 func ceilDelay(d time.Duration) int64 {
-	if d <= 0 {
-		return 0
+	d = min(max(d, 0), LongestTime)
+	ms := d.Milliseconds()
+	if d%time.Millisecond > 0 {
+		ms++
 	}
-	return int64((d + time.Millisecond - 1) / time.Millisecond)
+	return ms
 }
 
 // finish runs one call of the script and gives each end its answer. It fails as a whole if Redis can't be asked: the

@@ -3,6 +3,7 @@ package queue_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -404,4 +405,23 @@ func dump(t testing.TB, rdb redis.UniversalClient) map[string]any {
 		out[key] = v
 	}
 	return out
+}
+
+// A handler that asks for the longest delay there is must not be tried again at once.
+func TestEndlessDelays(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		b.enqueue("retry", "snooze")
+		jobs := b.fetch(2).Jobs
+		b.finish(queue.Retry(jobs[0], math.MaxInt64, "no"), queue.Snooze(jobs[1], math.MaxInt64-1))
+		if d := b.due(); d.Moved != 0 {
+			t.Errorf("%d jobs are due at once", d.Moved)
+		}
+		for _, id := range []string{"retry", "snooze"} {
+			if wait := b.score(wire.RetryKey(q), id) - float64(b.now().Unix()); wait < (queue.LongestTime / 2).Seconds() {
+				t.Errorf("%s waits for %v s", id, wait)
+			}
+		}
+	})
 }

@@ -73,9 +73,9 @@ func newParcel(ctx context.Context, e Entry) (*parcel, error) {
 		start = ceilMilli(e.At)
 	}
 	if e.UniqueFor > 0 {
-		unique, ttl = e.Message.UniqueKey, max(e.UniqueFor.Milliseconds(), 1)
+		unique, ttl = e.Message.UniqueKey, max(min(e.UniqueFor, LongestTime).Milliseconds(), 1)
 		if wait := time.Until(e.At); !e.At.IsZero() && wait > 0 {
-			ttl += wait.Milliseconds() // as in asynq, the lock's time counts from the start of the job
+			ttl += min(wait, LongestTime).Milliseconds() // as in asynq, the lock's time counts from the start of the job
 		}
 	}
 	if e.Fired != nil {
