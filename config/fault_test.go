@@ -56,7 +56,8 @@ func TestFaults(t *testing.T) {
 		{"two keys in one fault", given{file: "worker:\n  retry:\n    first: 9s\n", env: []string{"BELLHOP_WORKER_RETRY_MAX=2s"}}, []string{
 			`worker.retry: first 9s and max 2s, they must be positive and max not below first (bellhop.yaml:3, BELLHOP_WORKER_RETRY_MAX)`,
 		}},
-		{"one of a list", given{args: []string{"--queues=a=0"}}, []string{`worker.queues[0] (a): weight is 0, it must be at least 1 (--queues)`}},
+		{"weight zero", given{args: []string{"--queues=a=0"}}, []string{`worker.queues: "a=0" has a weight below 1, leave the queue out or write it such as critical=6 (--queues)`}},
+		{"one of a list", given{file: "worker:\n  queues:\n  - {name: a, weight: -1}\n"}, []string{`worker.queues[0] (a): weight is -1, it must be at least 1 (bellhop.yaml:3)`}},
 		{"redis by address", given{args: []string{"--redis=redsi://h"}}, nil},
 		{"inner section", given{file: "handlers:\n  http:\n    timeout: 1us\n"}, []string{`handlers.http.timeout: is 1µs, at least 1ms is needed (bellhop.yaml:3)`}},
 		{"log", given{args: []string{"--log-level=wran", "--log-format=yaml"}}, []string{

@@ -125,6 +125,9 @@ func parseQueue(q *worker.Queue, s string) string {
 	if err != nil {
 		return "has a weight that is not a whole number, write it such as critical=6"
 	}
+	if n < 1 { // a zero would be taken for one that is not given
+		return "has a weight below 1, leave the queue out or write it such as critical=6"
+	}
 	q.Weight = n
 	return ""
 }
