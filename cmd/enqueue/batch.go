@@ -69,6 +69,9 @@ func (e *enqueuer) enqueueSome(ctx context.Context, requests []job.Request, open
 		if errors.Is(result.Err, job.ErrDuplicate) {
 			result.Err = errDuplicate
 		}
+		if result.Err == nil {
+			e.stored[result.Info.Queue] = true
+		}
 		errs[n] = result.Err
 	}
 	return errs

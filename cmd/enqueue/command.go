@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 	"os"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
@@ -23,7 +25,8 @@ The payload is JSON, @FILE, or - for standard input. Tasks are learned from the 
 have registered them, and payloads are checked against their schema before anything is stored.
 
 A duplicate (--id or --unique, or an event seen before) is no failure: what was asked for is there.
-Exit codes: 0 done, 1 failed, 2 bad usage or input.`
+Exit codes: 0 done, 1 failed (--wait: the job failed for good, or has not ended in time; --from: a line
+was rejected), 2 bad usage or input.`
 
 const examples = `  enqueue log:write '{"message":"hello"}'
   enqueue email:welcome @payload.json --in 10m --queue mail
@@ -71,10 +74,12 @@ type enqueuer struct {
 	fleet  *fleet.Client
 	cfg    config.Config
 	total  tally
+
+	stored map[string]bool // queues that jobs were stored in
 }
 
 func command(stdin io.Reader, stdout io.Writer, stderr *os.File) *cobra.Command {
-	e := &enqueuer{stdin: stdin, stdout: stdout, stderr: stderr}
+	e := &enqueuer{stdin: stdin, stdout: stdout, stderr: stderr, stored: make(map[string]bool)}
 	cmd := &cobra.Command{
 		Use:     "enqueue {TASK | --event TYPE} [JSON|@FILE|-]",
 		Short:   "Put a job, an event, or a whole file of them into Redis",
@@ -88,7 +93,7 @@ func command(stdin io.Reader, stdout io.Writer, stderr *os.File) *cobra.Command 
 	cmd.SetOut(stdout)
 	f := cmd.Flags()
 	f.StringVar(&e.queue, "queue", "", "queue of the job (default: the task's)")
-	f.StringVar(&e.id, "id", "", "id of the job or event; a second one with it is a duplicate")
+	f.StringVar(&e.id, "id", "", "id of the job or event; as long as the first one with it is kept, a second is a duplicate")
 	f.DurationVar(&e.in, "in", 0, "start the job after this time, such as 10m")
 	f.StringVar(&e.at, "at", "", "start the job at this time, in RFC 3339")
 	f.IntVar(&e.maxRetry, "max-retry", 0, "how often a failed job is tried again (default: the task's)")
@@ -101,7 +106,7 @@ func command(stdin io.Reader, stdout io.Writer, stderr *os.File) *cobra.Command 
 	f.StringVar(&e.subject, "subject", "", "subject of the event")
 	f.StringVar(&e.from, "from", "", "file of jobs and events, one JSON object a line, - for standard input;\n"+
 		"with TASK, each line is a payload, with --event, each line is the data")
-	f.StringVar(&e.rejected, "rejected", "", "file that gets the lines of --from that could not be taken (default: FILE.rejected)")
+	f.StringVar(&e.rejected, "rejected", "", "file that gets the lines of --from that could not be taken (default: FILE.rejected, then FILE.rejected.2)")
 	f.BoolVar(&e.list, "list", false, "list the tasks known, with their payload's fields")
 	f.BoolVar(&e.deadMatches, "dead-matches", false, "list the events that a trigger failed on")
 	f.StringVar(&e.replay, "replay", "", "try a dead match again, by its ID")
@@ -114,6 +119,13 @@ func command(stdin io.Reader, stdout io.Writer, stderr *os.File) *cobra.Command 
 func (e *enqueuer) run(cmd *cobra.Command, args []string) error {
 	do, err := e.action(args)
 	if err != nil {
+		return err
+	}
+	f, err := e.form(args)
+	if err != nil {
+		return err
+	}
+	if err := e.checkFlags(f); err != nil {
 		return err
 	}
 	loaded, err := config.Load(config.Options{Flags: cmd.Flags(), Env: os.Environ()})
@@ -144,10 +156,11 @@ func (e *enqueuer) action(args []string) (func(context.Context) error, error) {
 			payload = args[0]
 		}
 	}
-	if e.at != "" && e.flags.Changed("in") {
-		return nil, cli.Usagef("--in and --at exclude each other")
-	}
 	switch {
+	case e.flags.Changed("event") && strings.TrimSpace(e.event) == "":
+		return nil, cli.Usagef("--event is empty: name the event's type, such as com.acme.order.paid")
+	case strings.ContainsFunc(e.event, unicode.IsSpace):
+		return nil, cli.Usagef("--event %q: %w", e.event, errSpace)
 	case e.list:
 		return e.listTasks, nil
 	case e.deadMatches:

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -18,28 +20,51 @@ const deadPage = 100
 
 // listDeadMatches shows the events that a trigger failed on and that wait for somebody.
 func (e *enqueuer) listDeadMatches(ctx context.Context) error {
-	table := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	if !e.json {
-		fmt.Fprintln(table, "ID\tEVENT\tAT\tERROR")
+	if e.json {
+		return e.printDeadMatches(ctx)
 	}
+	table := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ID\tEVENT\tAT\tERROR")
 	for cursor := ""; ; {
 		matches, next, err := e.events.DeadMatches(ctx, cursor, deadPage)
 		if err != nil {
 			return err
 		}
 		for _, m := range matches {
-			if e.json {
-				if err := e.printJSON(m); err != nil {
-					return err
-				}
-				continue
-			}
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", m.ID, m.Event.Type, m.At.Format(time.DateTime), m.Error)
 		}
 		if cursor = next; cursor == "" {
 			return table.Flush()
 		}
 	}
+}
+
+// printDeadMatches writes one array, page by page: each match holds its event, all of them may be more than fits into memory.
+func (e *enqueuer) printDeadMatches(ctx context.Context) error {
+	out := bufio.NewWriter(e.stdout)
+	separator := "["
+	for cursor := ""; ; {
+		matches, next, err := e.events.DeadMatches(ctx, cursor, deadPage)
+		if err != nil {
+			return err
+		}
+		for _, m := range matches {
+			text, err := json.Marshal(m)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "%s%s", separator, text)
+			separator = ",\n"
+		}
+		if cursor = next; cursor == "" {
+			break
+		}
+	}
+	if separator == "[" {
+		fmt.Fprint(out, separator)
+	}
+	fmt.Fprintln(out, "]")
+	return out.Flush()
 }
 
 // replayDeadMatch runs the trigger, as the configured files have it now, on the kept event again.

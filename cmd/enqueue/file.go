@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -52,7 +54,9 @@ func (e *enqueuer) enqueueFile(ctx context.Context, task string) error {
 	})
 	_ = bar.Exit()
 	e.total.Rejected, e.total.RejectedIn = rejects.count, rejects.name()
-	return errors.Join(failed, rejects.close(), e.printTally(failed))
+	told := e.printTally(failed)
+	e.tellUnserved(ctx)
+	return errors.Join(failed, rejects.close(), told)
 }
 
 func (e *enqueuer) openFrom() (io.ReadCloser, int64, error) {
@@ -77,8 +81,16 @@ func (e *enqueuer) rejectedPath() string {
 	case e.from == "-":
 		return "stdin.rejected"
 	}
-	return e.from + ".rejected"
+	m := rejectedName.FindStringSubmatch(e.from)
+	if m == nil {
+		return e.from + ".rejected"
+	}
+	round, _ := strconv.Atoi(m[2]) // "" is the first
+	return fmt.Sprintf("%s.rejected.%d", m[1], max(round, 1)+1)
 }
+
+// rejectedName is the name of a file that an earlier call has left behind.
+var rejectedName = regexp.MustCompile(`^(.+)\.rejected(?:\.(\d{1,6}))?$`)
 
 // refuseOwnRejects keeps the file from being emptied while it is read.
 func (e *enqueuer) refuseOwnRejects(in io.Reader, path string) error {
@@ -184,7 +196,8 @@ func (e *enqueuer) printTally(failed error) error {
 			return err
 		}
 	} else {
-		fmt.Fprintf(e.stdout, "%d lines: %d stored, %d duplicates, %d rejected\n", e.total.Lines, e.total.Stored, e.total.Duplicates, e.total.Rejected)
+		fmt.Fprintf(e.stdout, "%s: %d stored, %s, %d rejected\n",
+			count(e.total.Lines, "line"), e.total.Stored, count(e.total.Duplicates, "duplicate"), e.total.Rejected)
 	}
 	if e.total.Rejected > 0 {
 		fmt.Fprintf(e.stderr, "the rejected lines are in %s: mend them and enqueue that file\n", e.total.RejectedIn)
@@ -193,6 +206,14 @@ func (e *enqueuer) printTally(failed error) error {
 		}
 	}
 	return nil
+}
+
+// count says how many, in English.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // rejects keeps the lines that could not be taken, as they were.

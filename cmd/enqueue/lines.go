@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/bellhop-dev/bellhop/events"
-	"github.com/bellhop-dev/bellhop/internal/cli"
 	"github.com/bellhop-dev/bellhop/internal/suggest"
 	"github.com/bellhop-dev/bellhop/job"
 )
@@ -27,11 +29,6 @@ type lineReader struct {
 
 func (e *enqueuer) newLineReader(ctx context.Context, task string) (*lineReader, error) {
 	r := &lineReader{e: e, tasks: make(map[string]job.Definition)}
-	for _, flag := range []string{"id", "wait"} {
-		if e.flags.Changed(flag) {
-			return nil, cli.Usagef("--%s belongs to one job, it can't be used with --from", flag)
-		}
-	}
 	var err error
 	if r.opts, err = e.jobOptions(); err != nil {
 		return nil, err
@@ -133,12 +130,30 @@ func decodeRecord(text []byte) (record, error) {
 				}
 			}
 		}
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return rec, wrongType(wrong)
+		}
 		return rec, fmt.Errorf("not a job or event: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return rec, errors.New("more follows after the first JSON value")
 	}
 	return rec, nil
+}
+
+// wrongType says it in the words of JSON.
+func wrongType(err *json.UnmarshalTypeError) error {
+	if err.Field == "" {
+		return fmt.Errorf(`not a job or event: the line is a JSON %s, want an object with "task" or "event"`, err.Value)
+	}
+	want := "a string"
+	switch err.Type.Kind() {
+	case reflect.Int:
+		want = "a whole number"
+	case reflect.Map:
+		want = "an object of strings"
+	}
+	return fmt.Errorf("%q is a JSON %s, want %s", err.Field, err.Value, want)
 }
 
 func isRecordField(name string) bool {
@@ -200,6 +215,9 @@ func (rec record) options() ([]job.Option, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%q is %q, not a duration such as 10m", f.name, f.text)
 		}
+		if d < 0 {
+			return nil, fmt.Errorf("%q is %q, it must not be negative", f.name, f.text)
+		}
 		opts = append(opts, f.option(d))
 	}
 	if rec.At != "" {
@@ -213,6 +231,9 @@ func (rec record) options() ([]job.Option, error) {
 }
 
 func (r *lineReader) eventOf(rec record) (*job.Request, *events.Event, error) {
+	if strings.ContainsFunc(rec.Event, unicode.IsSpace) {
+		return nil, nil, fmt.Errorf("%q: %w", rec.Event, errSpace)
+	}
 	var opts []events.Option
 	if rec.ID != "" {
 		opts = append(opts, events.ID(rec.ID))

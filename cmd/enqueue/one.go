@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,6 +24,9 @@ import (
 )
 
 func unreachable(cfg redisconn.Config, err error) error {
+	if advice := redisconn.Advice(err); advice != "" {
+		return fmt.Errorf("connect to Redis at %s: %w; %s", cfg, err, advice)
+	}
 	return fmt.Errorf("Redis at %s does not answer: %w\nStart one, or name another with --redis or BELLHOP_REDIS_URL.", cfg, err) //nolint:revive,staticcheck // for a person to read
 }
 
@@ -30,6 +35,9 @@ const maxPayloadBytes = 16 << 20
 
 // errNotUTF8: decoders of JSON put another character in the place of what is wrong, and say nothing.
 var errNotUTF8 = errors.New("it is not UTF-8, which JSON must be: convert it, with iconv for instance")
+
+// errSpace: CloudEvents allows it, and no pattern of a trigger is meant to match it.
+var errSpace = errors.New("an event's type has no spaces; it is a name such as com.acme.order.paid")
 
 // readPayload takes JSON, @FILE or -; nothing means an empty object.
 func (e *enqueuer) readPayload(arg string) ([]byte, error) {
@@ -95,7 +103,28 @@ func (e *enqueuer) enqueueOne(ctx context.Context, task, arg string) error {
 	if e.wait > 0 {
 		return e.await(ctx, info)
 	}
-	return e.printJob(info)
+	e.stored[info.Queue] = true
+	if err := e.printJob(info); err != nil {
+		return err
+	}
+	e.tellUnserved(ctx)
+	return nil
+}
+
+// tellUnserved says which jobs will wait for a worker. What runs them may be a server of asynq, which does not say so to the fleet.
+func (e *enqueuer) tellUnserved(ctx context.Context) {
+	queues := e.unserved(ctx, slices.Sorted(maps.Keys(e.stored))...)
+	if len(queues) > 0 {
+		fmt.Fprintf(e.stderr, "no bellhop worker serves queue %s at %s yet: start one with --queues %s\n",
+			strings.Join(queues, ", "), e.cfg.Redis, strings.Join(queues, ","))
+	}
+}
+
+// unserved are the queues that no live worker serves; none if that can't be told.
+func (e *enqueuer) unserved(ctx context.Context, queues ...string) []string {
+	return slices.DeleteFunc(queues, func(queue string) bool {
+		return !errors.Is(e.fleet.CheckServed(ctx, []string{queue}), fleet.ErrNotServed)
+	})
 }
 
 // keptForWait is how long a job is kept whose end is waited for.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -71,22 +72,45 @@ func (e *enqueuer) knownTasks(ctx context.Context) ([]fleet.Task, error) {
 	return known, nil
 }
 
+// listed is a known task, and how many live workers have a handler for it.
+type listed struct {
+	fleet.Task
+	Workers int `json:"workers"`
+}
+
 func (e *enqueuer) listTasks(ctx context.Context) error {
 	known, err := e.knownTasks(ctx)
 	if err != nil {
 		return err
 	}
+	workers, err := e.fleet.Workers(ctx)
+	if err != nil {
+		return err
+	}
+	list := make([]listed, len(known))
+	for i, t := range known {
+		list[i].Task = t
+		for _, w := range workers {
+			if slices.Contains(w.Tasks, t.Name) {
+				list[i].Workers++
+			}
+		}
+	}
 	if e.json {
-		return e.printJSON(known)
+		return e.printJSON(list)
 	}
 	table := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "TASK\tQUEUE\tRETRIES\tTIMEOUT\tPAYLOAD (* must be given)\tREGISTERED")
-	for _, t := range known {
+	fmt.Fprintln(table, "TASK\tQUEUE\tRETRIES\tTIMEOUT\tPAYLOAD (* must be given)\tLIVE WORKERS\tREGISTERED")
+	for _, t := range list {
+		live := strconv.Itoa(t.Workers)
+		if t.Workers == 0 {
+			live = "none"
+		}
 		registered := "built in"
 		if !t.Written.IsZero() {
 			registered = t.Written.Format(time.DateTime) + " by " + t.Build
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d\t%v\t%s\t%s\n", t.Name, t.Defaults.Queue, t.Defaults.MaxRetry, t.Defaults.Timeout, fields(t.Schema), registered)
+		fmt.Fprintf(table, "%s\t%s\t%d\t%v\t%s\t%s\t%s\n", t.Name, t.Defaults.Queue, t.Defaults.MaxRetry, t.Defaults.Timeout, fields(t.Schema), live, registered)
 	}
 	return table.Flush()
 }

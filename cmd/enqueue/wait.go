@@ -13,6 +13,7 @@ import (
 
 // await looks until the job has ended and prints its result; what it says on the way goes to stderr.
 func (e *enqueuer) await(ctx context.Context, info *job.Info) error {
+	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, e.wait)
 	defer cancel()
 	fmt.Fprintf(e.stderr, "job %s in queue %s, waiting for its end\n", info.ID, info.Queue)
@@ -32,7 +33,10 @@ func (e *enqueuer) await(ctx context.Context, info *job.Info) error {
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return fmt.Errorf("job %s has not ended within %v: it is %s%s", info.ID, e.wait, last.State, because(last))
+			if asked.Err() != nil {
+				return fmt.Errorf("job %s: stopped waiting, it is %s%s", info.ID, last.State, because(last))
+			}
+			return e.tellUnended(asked, last)
 		}
 	}
 }
@@ -44,10 +48,43 @@ const (
 )
 
 func because(j fleet.Job) string {
-	if j.LastError == "" {
+	switch {
+	case j.LastError == "":
 		return ""
+	case j.Retried == 0:
+		return ", put off: " + j.LastError
 	}
-	return fmt.Sprintf(" after %d failures, the last: %s", j.Retried, j.LastError)
+	return fmt.Sprintf(" after %s, the last: %s", count(j.Retried, "failure"), j.LastError)
+}
+
+// tellUnended says where the job stands when the time is over, and what may keep it there. It always fails.
+func (e *enqueuer) tellUnended(ctx context.Context, j fleet.Job) error {
+	hint := e.hint(ctx, j)
+	if e.json {
+		if err := e.printJSON(struct {
+			fleet.Job
+			Hint string `json:"hint,omitempty"`
+		}{j, hint}); err != nil {
+			return err
+		}
+	}
+	if hint != "" {
+		hint = "; " + hint
+	}
+	return fmt.Errorf("job %s has not ended within %v: it is %s%s%s", j.ID, e.wait, j.State, because(j), hint)
+}
+
+// hint tells what keeps a job waiting that does not run.
+func (e *enqueuer) hint(ctx context.Context, j fleet.Job) string {
+	ctx, cancel := context.WithTimeout(ctx, connectWithin)
+	defer cancel()
+	if b, err := e.fleet.Backlog(ctx, j.Queue); err == nil && b.Paused {
+		return "queue " + j.Queue + " is paused"
+	}
+	if len(e.unserved(ctx, j.Queue)) > 0 {
+		return "no bellhop worker serves queue " + j.Queue
+	}
+	return ""
 }
 
 // printEnd prints the result on stdout, and fails if the job did.

@@ -14,10 +14,19 @@ import (
 // TestEnqueueCommand goes through the command line: what it answers, and its exit codes.
 func TestEnqueueCommand(t *testing.T) {
 	t.Parallel()
-	address := redisURL(t, redistest.New(t))
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "payload.json"), []byte("{\"message\":\"from a file\"}\n"), 0o600); err != nil {
+	rdb := redistest.New(t)
+	address := redisURL(t, rdb)
+	guarded := strings.Replace(redisURL(t, rdb), "redis://", "redis://nobody:wrong@", 1)
+	if err := rdb.Set(t.Context(), "asynq:{paused}:paused", "1", 0).Err(); err != nil {
 		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"payload.json": "{\"message\":\"from a file\"}\n", "x.rejected": "no JSON\n", "x.rejected.2": "no JSON\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	worker := prepare(t, t.TempDir(), filepath.Join(programs(t), "worker"), "--redis", address)
 	worker.start()
@@ -28,6 +37,7 @@ func TestEnqueueCommand(t *testing.T) {
 		stdin string
 		code  int
 		says  []string
+		not   string
 	}{
 		"a job":                {args: []string{"log:write", payload}, says: []string{"job ", "log:write in queue default is pending"}},
 		"a job of a file":      {args: []string{"log:write", "@payload.json", "--wait", "30s"}, says: []string{"is done"}},
@@ -37,12 +47,31 @@ func TestEnqueueCommand(t *testing.T) {
 		"into a queue":         {args: []string{"log:write", payload, "--queue", "other", "--max-retry", "0", "--timeout", "1s"}, says: []string{"in queue other"}},
 		"unchecked":            {args: []string{"nobody:knows", `[1]`, "--force", "--queue", "other"}, says: []string{"is pending"}},
 		"an event":             {args: []string{"--event", "com.acme.a", `{"n":1}`, "--source", "/s", "--id", "4711", "--subject", "x"}, says: []string{"event 4711: com.acme.a from /s"}},
-		"the tasks":            {args: []string{"--list"}, says: []string{"http:request", "url*", "log:write", "message*"}},
+		"the tasks":            {args: []string{"--list"}, says: []string{"http:request", "url*", "log:write", "message*", "LIVE WORKERS"}},
 		"the version":          {args: []string{"--version"}, says: []string{"enqueue "}},
-		"help":                 {args: []string{"--help"}, says: []string{"Exit codes: 0 done, 1 failed, 2 bad usage or input."}},
+		"help":                 {args: []string{"--help"}, says: []string{"Exit codes: 0 done, 1 failed"}},
 		"dead matches, none":   {args: []string{"--dead-matches"}},
 		"a job that dies":      {args: []string{"http:request", `{"url":"http://127.0.0.1:1"}`, "--wait", "30s"}, code: 1, says: []string{"failed for good", "handlers.http.allow"}},
-		"an end not reached":   {args: []string{"log:write", payload, "--queue", "other", "--wait", "100ms"}, code: 1, says: []string{"has not ended within 100ms: it is pending"}},
+		"an end not reached":   {args: []string{"log:write", payload, "--queue", "other", "--wait", "100ms"}, code: 1, says: []string{"has not ended within 100ms: it is pending; no bellhop worker serves queue other"}},
+		"... as JSON":          {args: []string{"log:write", payload, "--queue", "other", "--wait", "100ms", "--json"}, code: 1, says: []string{`"state":"pending"`, `"hint":"no bellhop worker serves queue other"`}},
+		"a paused queue":       {args: []string{"log:write", payload, "--queue", "paused", "--wait", "100ms"}, code: 1, says: []string{"queue paused is paused"}},
+		"nobody serves it":     {args: []string{"log:write", payload, "--queue", "other"}, says: []string{"no bellhop worker serves queue other at redis://", "--queues other"}},
+		"a wrong password":     {args: []string{"--list", "--redis", guarded}, code: 1, says: []string{"WRONGPASS", "correct user name and password"}, not: "does not answer"},
+		"a negative time":      {args: []string{"log:write", payload, "--in", "-5m"}, code: 2, says: []string{"--in -5m0s is negative"}},
+		"no time to wait":      {args: []string{"log:write", payload, "--wait", "0"}, code: 2, says: []string{"--wait 0s"}},
+		"a job's flags":        {args: []string{"--event", "com.acme.a", "--queue", "x", "--wait", "1s"}, code: 2, says: []string{"--queue and --wait can't be used with --event"}},
+		"an event's flags":     {args: []string{"log:write", payload, "--source", "/x"}, code: 2, says: []string{"--source can't be used with a job"}},
+		"two forms":            {args: []string{"--list", "--dead-matches"}, code: 2, says: []string{"--list and --dead-matches exclude each other"}},
+		"a task to list":       {args: []string{"log:write", "--list"}, code: 2, says: []string{"--list takes no TASK"}},
+		"an event with spaces": {args: []string{"--event", "com acme", "{}"}, code: 2, says: []string{"no spaces"}},
+		"an empty event":       {args: []string{"--event", "", "{}"}, code: 2, says: []string{"--event is empty"}},
+		"no dead matches":      {args: []string{"--dead-matches", "--json"}, says: []string{"[]\n"}},
+		"bulk, an array":       {args: []string{"--from", "-"}, stdin: "[1]\n", code: 1, says: []string{"the line is a JSON array, want an object", "1 line: 0 stored, 0 duplicates, 1 rejected"}},
+		"bulk, a field's type": {args: []string{"--from", "-"}, stdin: `{"task":"log:write","max_retry":"7"}`, code: 1, says: []string{`"max_retry" is a JSON string, want a whole number`}},
+		"bulk, negative":       {args: []string{"--from", "-"}, stdin: `{"task":"log:write","payload":{"message":"m"},"in":"-5m"}`, code: 1, says: []string{"must not be negative"}},
+		"bulk, spaces":         {args: []string{"--from", "-"}, stdin: `{"event":"a b"}`, code: 1, says: []string{"no spaces"}},
+		"bulk, once more":      {args: []string{"--from", "x.rejected"}, code: 1, says: []string{"x.rejected.2:"}},
+		"bulk, twice more":     {args: []string{"--from", "x.rejected.2"}, code: 1, says: []string{"x.rejected.3:"}},
 		"no Redis":             {args: []string{"log:write", payload, "--redis", "redis://" + closedAddr(t)}, code: 1, says: []string{"does not answer", "--redis"}},
 		"nothing":              {code: 2, says: []string{"what shall be enqueued?"}},
 		"a typing error":       {args: []string{"log:wirte", payload}, code: 2, says: []string{`did you mean "log:write"?`, "--force"}},
@@ -77,7 +106,10 @@ func TestEnqueueCommand(t *testing.T) {
 			}
 			enqueue := prepare(t, dir, filepath.Join(programs(t), "enqueue"), args...)
 			enqueue.cmd.Stdin = strings.NewReader(c.stdin)
-			enqueue.run().want(t, c.code, c.says...)
+			r := enqueue.run().want(t, c.code, c.says...)
+			if c.not != "" && strings.Contains(r.stdout+r.stderr, c.not) {
+				t.Errorf("it says %q: %s%s", c.not, r.stdout, r.stderr)
+			}
 		})
 	}
 }

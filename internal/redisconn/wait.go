@@ -96,6 +96,9 @@ func allowed(err error) error {
 	return err
 }
 
+// Advice returns what to do about an error of a server that is there, or of TLS: one that waiting does not mend. It is "" for others.
+func Advice(err error) string { return hopeless(err) }
+
 // hopeless returns what to do about an error that waiting does not mend, or "".
 func hopeless(err error) string {
 	var (
