@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -89,13 +90,13 @@ func parseDocument(name string, data []byte) (*yaml.Node, error) {
 	case errors.Is(err, io.EOF):
 		return nil, fault(0, "is empty: write \"triggers: []\" if no trigger is meant")
 	case err != nil:
-		return nil, syntaxFault(name, err)
+		return nil, syntaxFault(name, data, err)
 	}
 	var second yaml.Node
 	switch err := decoder.Decode(&second); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
-		return nil, syntaxFault(name, err)
+		return nil, syntaxFault(name, data, err)
 	default:
 		return nil, fault(second.Line, "has a second document (---): put all triggers under one \"triggers:\"")
 	}
@@ -131,17 +132,62 @@ func tooMuch(data []byte) string {
 
 var yamlErrorLine = regexp.MustCompile(`line (\d+): `)
 
-func syntaxFault(name string, err error) error {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	line := 0
+const (
+	quoteHint  = "quote values that have \": \", \" #\", \"${\" or begin with a sign, or write them as a block (when: >- and the text below)"
+	indentHint = "indent the line like its neighbours, with spaces; after a quoted value, nothing more may follow"
+)
+
+func syntaxFault(name string, data []byte, err error) error {
+	text, line := syntaxError(err)
+	hint := quoteHint
+	switch {
+	case strings.HasPrefix(text, "did not find expected key"), strings.HasPrefix(text, "did not find expected '-'"), strings.HasPrefix(text, "found a tab"):
+		hint = indentHint
+		line = lineOf(data, text, line)
+	case strings.HasPrefix(text, "mapping values are not allowed"):
+		hint += "; or is the line indented too far?"
+	}
+	return &Fault{File: name, Line: line, Problem: truncate(text) + ": " + hint}
+}
+
+func syntaxError(err error) (text string, line int) {
+	text = strings.TrimPrefix(err.Error(), "yaml: ")
 	if m := yamlErrorLine.FindStringSubmatchIndex(text); m != nil {
 		line, _ = strconv.Atoi(text[m[2]:m[3]])
 		text = text[:m[0]] + text[m[1]:]
 	}
-	return &Fault{
-		File: name, Line: line,
-		Problem: truncate(text) + ": quote values that have \": \", \" #\", \"${\" or begin with a sign, or write them as a block (when: >- and the text below)",
+	return text, line
+}
+
+// maxSearched bounds the files that lineOf reads some ten times.
+const maxSearched = 64 << 10
+
+// lineOf finds the line at which the parser gives up with this error. It names the one where the list or mapping began, which may be the
+// file's first.
+func lineOf(data []byte, text string, otherwise int) int {
+	if len(data) > maxSearched {
+		return otherwise
 	}
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	ends := make([]int, len(lines))
+	size := 0
+	for i, l := range lines {
+		size += len(l)
+		ends[i] = size
+	}
+	first := sort.Search(len(ends), func(i int) bool {
+		var document yaml.Node
+		err := yaml.NewDecoder(bytes.NewReader(data[:ends[i]])).Decode(&document)
+		if err == nil || errors.Is(err, io.EOF) {
+			return false
+		}
+		found, _ := syntaxError(err)
+		return found == text
+	})
+	if first == len(ends) {
+		return otherwise
+	}
+	return first + 1
 }
 
 type fileParser struct {

@@ -106,6 +106,10 @@ func TestParseTellsEveryFault(t *testing.T) {
 		yaml string
 		want []string
 	}{
+		"indented less": {"triggers:\n  - name: a\n    on: a.b\n   run: log:write\n", []string{"f.yaml:4: |indent the line"}},
+		"unequal items": {"triggers:\n- name: a\n  on: x\n - name: b\n   on: y\n", []string{"f.yaml:4: |indent the line"}},
+		"indented more": {"triggers:\n  - name: a\n    on: a.b\n      run: log:write\n", []string{"f.yaml:4: |indented too far"}},
+		"a tab":         {"triggers:\n  - name: a\n\ton: a.b\n", []string{"f.yaml:3: |with spaces"}},
 		"not yaml":      {"triggers:\n  - name: a\n    when: event.data.x == \"a: b\" : c\n", []string{"f.yaml:3: |quote values"}},
 		"empty":         {"", []string{"f.yaml: is empty"}},
 		"comment":       {"# nothing\n", []string{"is empty"}},
