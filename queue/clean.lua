@@ -83,7 +83,8 @@ for _, id in ipairs(redis.call("ZREVRANGEBYSCORE", KEYS[3], now_s - 1, "-inf", "
 end
 
 -- Owners of jobs that no longer run: stock servers took the job and ended it.
-local cursor = "0"
+-- The next call goes on where this one stops.
+local cursor = redis.call("HGET", KEYS[8], "clean") or "0"
 local looks = 0
 repeat
 	local page = redis.call("HSCAN", KEYS[5], cursor, "COUNT", 200)
@@ -96,6 +97,11 @@ repeat
 		end
 	end
 until cursor == "0" or looks >= limit
+if cursor == "0" then
+	redis.call("HDEL", KEYS[8], "clean")
+else
+	redis.call("HSET", KEYS[8], "clean", cursor)
+end
 
 local silent = redis.call("ZRANGEBYSCORE", KEYS[7], "-inf", (now_s - 600) * 1000, "LIMIT", 0, limit)
 for _, worker in ipairs(silent) do

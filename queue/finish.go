@@ -17,7 +17,7 @@ import (
 //go:embed finish.lua
 var finishSource string
 
-var finishScript = newScript(finishSource)
+var finishScript = newScript(finishSource, sharedSource)
 
 // The ends of an attempt, as finish.lua names them.
 const (

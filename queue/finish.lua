@@ -32,7 +32,8 @@
 --   aside:    nothing more                      out of asynq's lists, kept for inspection
 --   result:   result                            writes it; the attempt goes on
 -- A result is written if it begins with "=", which is cut off; "" leaves what is there. The message of complete comes without
--- CompletedAt, those of retry, again, archive and cancel without LastFailedAt: the script adds Redis' time.
+-- CompletedAt, those of retry, again, archive and cancel without LastFailedAt: the script adds Redis' time. Who comes to an end in its
+-- handler has survived it: the crashes counted so far are forgiven.
 --
 -- Returns the seconds and microseconds of Redis' clock and a string with a "1" for each job whose end was written, a "0" for
 -- each that the worker does not own.
@@ -69,17 +70,7 @@ while i <= #ARGV do
 	i = i + 4 + n
 end
 
--- One varint field, as protobuf writes it.
-local function stamp(tag, s)
-	local bytes = {string.char(tag)}
-	while s >= 128 do
-		bytes[#bytes + 1] = string.char(s % 128 + 128)
-		s = math.floor(s / 128)
-	end
-	bytes[#bytes + 1] = string.char(s)
-	return table.concat(bytes)
-end
-local completed_at, last_failed_at = stamp(0x68, now_s), stamp(0x58, now_s)
+local completed_at, last_failed_at = string.char(0x68) .. varint(now_s), string.char(0x58) .. varint(now_s)
 
 local deleted, handed, gone, left = {}, {}, {}, {}
 local processed, failed, archived = 0, 0, 0
@@ -100,7 +91,7 @@ local function later(job, delay)
 	local due = now_ms + delay
 	redis.call("ZADD", KEYS[4], math.ceil(due / 1000), job.id)
 	redis.call("ZADD", KEYS[11], due, job.id)
-	redis.call("HDEL", ARGV[1] .. job.id, "pending_since")
+	forgive(ARGV[1] .. job.id)
 	if redis.call("ZRANGE", KEYS[11], 0, 0)[1] == job.id then
 		redis.call("LPUSH", KEYS[12], "1")
 		redis.call("LTRIM", KEYS[12], 0, 0)
@@ -117,7 +108,7 @@ local function write(job, key)
 		processed = processed + 1
 		redis.call("ZADD", KEYS[6], now_s + ARGV[at + 1], job.id)
 		redis.call("HSET", key, "msg", ARGV[at] .. completed_at, "state", "completed")
-		redis.call("HDEL", key, "pending_since")
+		forgive(key)
 		write_result(key, ARGV[at + 2])
 		unlock(job)
 	elseif what == "retry" or what == "again" then
@@ -137,7 +128,7 @@ local function write(job, key)
 		archived = archived + 1
 		redis.call("ZADD", KEYS[5], now_s, job.id)
 		redis.call("HSET", key, "msg", ARGV[at] .. last_failed_at, "state", "archived")
-		redis.call("HDEL", key, "pending_since", "bellhop_end")
+		forgive(key)
 		if what == "cancel" then
 			redis.call("HSET", key, "bellhop_end", "cancelled")
 		end
@@ -224,36 +215,10 @@ if #handed > 0 then
 	redis.call("RPUSH", KEYS[1], unpack(handed))
 end
 
--- The day of Redis' clock, in UTC, from the days since 1970 (Hinnant's civil_from_days).
-local function today()
-	local z = math.floor(now_s / 86400) + 719468
-	local era = math.floor(z / 146097)
-	local doe = z - era * 146097
-	local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-	local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-	local mp = math.floor((5 * doy + 2) / 153)
-	local d = doy - math.floor((153 * mp + 2) / 5) + 1
-	local m = mp < 10 and mp + 3 or mp - 9
-	local y = yoe + era * 400 + (m <= 2 and 1 or 0)
-	return string.format("%04d-%02d-%02d", y, m, d)
-end
-
-local function count(key, n, day)
-	local of_day = key .. ":" .. day
-	if redis.call("INCRBY", of_day, n) == n then
-		redis.call("EXPIREAT", of_day, now_s + 90 * 86400)
-	end
-	local total = redis.pcall("INCRBY", key, n)
-	if type(total) == "table" and total.err then
-		redis.call("SET", key, n) -- past the largest integer: as asynq does, count anew
-	end
-end
-
 if processed > 0 then
-	local day = today()
-	count(KEYS[7], processed, day)
+	count(KEYS[7], processed, now_s)
 	if failed > 0 then
-		count(KEYS[8], failed, day)
+		count(KEYS[8], failed, now_s)
 	end
 end
 

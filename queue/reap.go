@@ -3,8 +3,12 @@ package queue
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
@@ -12,7 +16,13 @@ import (
 //go:embed reap.lua
 var reapSource string
 
-var reapScript = newScript(reapSource)
+var reapScript = newScript(reapSource, sharedSource)
+
+// reap.lua's words for a worker that was not reaped.
+const (
+	beatsOn      = 0
+	reapedBefore = 2
+)
 
 // LastBeat is when a worker last beat for a queue.
 type LastBeat struct {
@@ -46,7 +56,8 @@ type Reaped struct {
 // Reap gives the jobs of a dead worker back to the head of the queue, without spending a retry, and forgets the worker. It does
 // nothing, and returns alive, if the worker has beaten since beat was seen: whoever judges must have watched it stand still.
 //
-// maxCrashes is how many crashes quarantine a job, if it was the only suspect of its process at the last one. It is 0 for a worker
+// maxCrashes is how many crashes quarantine a job, if it was the only suspect of its process, or its only job, at the last one: in any
+// queue. It is 0 for a worker
 // that has not crashed, but stands still: then nothing is counted.
 func (c *Client) Reap(ctx context.Context, queue string, beat LastBeat, maxCrashes int) (jobs []Reaped, alive bool, err error) {
 	keys := []string{
@@ -54,17 +65,25 @@ func (c *Client) Reap(ctx context.Context, queue string, beat LastBeat, maxCrash
 		wire.CallsKey(queue), wire.KeeperKey(queue), wire.WatchKey(queue), wire.WatcherKey(queue), wire.SuspectsKey(queue),
 		wire.ArchivedKey(queue), wire.ProcessedTotalKey(queue), wire.FailedTotalKey(queue),
 	}
+	held, err := c.inventory(ctx, beat.Worker)
+	if err != nil {
+		return nil, false, fmt.Errorf("reap worker %s of queue %q: %w", beat.Worker, queue, err)
+	}
 	for {
 		reply, err := c.do(ctx, reapScript, keys, wire.JobPrefix(queue), beat.Worker, beat.At.UnixMilli(),
-			int(leaseTime/time.Second), MaxBatch, maxCrashes).Slice()
+			int(leaseTime/time.Second), MaxBatch, maxCrashes, held.jobs, held.suspects).Slice()
 		if err == nil && (len(reply) < 2 || len(reply)%4 != 2) {
 			err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
 		}
 		if err != nil {
 			return jobs, false, fmt.Errorf("reap worker %s of queue %q: %w", beat.Worker, queue, err)
 		}
-		if reply[0] != int64(1) {
+		switch reply[0] {
+		case int64(reapedBefore):
 			return jobs, true, nil
+		case int64(beatsOn):
+			// What was noted of it is of no use at its death.
+			return jobs, true, c.rdb.Del(ctx, wire.HoldingsKey(beat.Worker)).Err()
 		}
 		for i := 2; i < len(reply); i += 4 {
 			id, _ := reply[i].(string)
@@ -76,4 +95,101 @@ func (c *Client) Reap(ctx context.Context, queue string, beat LastBeat, maxCrash
 			return jobs, false, nil
 		}
 	}
+}
+
+// holdings is what a worker held, in all its queues.
+type holdings struct{ jobs, suspects int }
+
+// holdingsTime is how long they are noted: the queues of a dead worker are reaped within seconds of each other.
+const holdingsTime = time.Minute
+
+// inventory tells what a dead worker held before the first of its queues was reaped, by whomever: the note is written once, and all
+// who reap go by it.
+func (c *Client) inventory(ctx context.Context, worker string) (holdings, error) {
+	key := wire.HoldingsKey(worker)
+	if h, err := c.noted(ctx, key); !errors.Is(err, redis.Nil) {
+		return h, err
+	}
+	h, err := c.holdings(ctx, worker)
+	if err != nil {
+		return h, fmt.Errorf("count what it held: %w", err)
+	}
+	err = c.rdb.SetNX(ctx, key, fmt.Sprintf("%d %d", h.jobs, h.suspects), holdingsTime).Err()
+	switch {
+	case redis.HasErrorPrefix(err, "OOM"):
+		return h, nil // a full Redis takes no note; the jobs must go back all the same
+	case err != nil:
+		return h, fmt.Errorf("note what it held: %w", err)
+	}
+	return c.noted(ctx, key)
+}
+
+func (c *Client) noted(ctx context.Context, key string) (holdings, error) {
+	var h holdings
+	text, err := c.rdb.Get(ctx, key).Result()
+	if err != nil {
+		return h, err
+	}
+	_, err = fmt.Sscanf(text, "%d %d", &h.jobs, &h.suspects)
+	return h, err
+}
+
+// holdings counts a worker's jobs in every queue that it beats for.
+func (c *Client) holdings(ctx context.Context, worker string) (holdings, error) {
+	queues, err := c.rdb.SMembers(ctx, wire.AllQueues).Result()
+	if err != nil {
+		return holdings{}, err
+	}
+	beats := make([]*redis.FloatCmd, len(queues))
+	if err := c.pipelined(ctx, len(queues), func(p redis.Pipeliner, i int) { beats[i] = p.ZScore(ctx, wire.BeatsKey(queues[i]), worker) }); err != nil {
+		return holdings{}, err
+	}
+	served := queues[:0]
+	for i, queue := range queues {
+		if beats[i].Err() == nil {
+			served = append(served, queue)
+		}
+	}
+	owners := make([]*redis.MapStringStringCmd, len(served))
+	if err := c.pipelined(ctx, len(served), func(p redis.Pipeliner, i int) { owners[i] = p.HGetAll(ctx, wire.OwnersKey(served[i])) }); err != nil {
+		return holdings{}, err
+	}
+	var jobs []string
+	for i, queue := range served {
+		for id, owner := range owners[i].Val() {
+			if colon := strings.LastIndexByte(owner, ':'); colon >= 0 && owner[:colon] == worker {
+				jobs = append(jobs, wire.JobKey(queue, id))
+			}
+		}
+	}
+	suspects := make([]*redis.BoolCmd, len(jobs))
+	if err := c.pipelined(ctx, len(jobs), func(p redis.Pipeliner, i int) { suspects[i] = p.HExists(ctx, jobs[i], "bellhop_suspect") }); err != nil {
+		return holdings{}, err
+	}
+	h := holdings{jobs: len(jobs)}
+	for _, suspect := range suspects {
+		if suspect.Val() {
+			h.suspects++
+		}
+	}
+	return h, nil
+}
+
+// pipelined sends n commands in one round trip. What is not there is no error.
+func (c *Client) pipelined(ctx context.Context, n int, add func(p redis.Pipeliner, i int)) error {
+	cmds, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i := range n {
+			add(p, i)
+		}
+		return nil
+	})
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) {
+			return err
+		}
+	}
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	return err
 }

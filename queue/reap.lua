@@ -25,13 +25,18 @@
 -- ARGV[4] lease in seconds
 -- ARGV[5] the most jobs to give back
 -- ARGV[6] the crashes that quarantine a job; 0: the worker has not crashed, but stands still: nothing is counted
+-- ARGV[7] the jobs that the worker held in all its queues before any of them was reaped
+-- ARGV[8] how many of them were suspects
 --
--- Returns 1 if the worker was reaped, 0 if it has beaten since; the jobs that it still owns; then four for each job taken from
+-- Returns 1 if the worker was reaped, 0 if it has beaten since, 2 if it has left or was reaped before; the jobs that it still owns; then four for each job taken from
 -- it: id, attempt, crashes so far, 1 if it was quarantined.
 
 local dead, limit, most = ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[6])
 local beat = redis.call("ZSCORE", KEYS[5], dead)
-if not beat or tonumber(beat) ~= tonumber(ARGV[3]) then
+if not beat then
+	return {2, 0}
+end
+if tonumber(beat) ~= tonumber(ARGV[3]) then
 	return {0, 0}
 end
 local now = redis.call("TIME")
@@ -50,7 +55,8 @@ for i = 1, #owned, 2 do
 		jobs[#jobs + 1] = {id = owned[i], attempt = tonumber(attempt), crashes = tonumber(known[1] or 0), rank = rank}
 	end
 end
-local alone = suspects == 1 or #jobs == 1
+suspects = math.max(suspects, tonumber(ARGV[8]))
+local alone = suspects == 1 or math.max(#jobs, tonumber(ARGV[7])) == 1
 
 -- The newest first: the oldest comes to stand at the very head. A suspect comes last, so that the next call of many still sees it.
 table.sort(jobs, function(a, b)
@@ -60,45 +66,9 @@ table.sort(jobs, function(a, b)
 	return a.attempt > b.attempt
 end)
 
--- One field of a protobuf message. What is appended to a message replaces what stands in it.
-local function varint(n)
-	local bytes = {}
-	while n >= 128 do
-		bytes[#bytes + 1] = string.char(n % 128 + 128)
-		n = math.floor(n / 128)
-	end
-	bytes[#bytes + 1] = string.char(n)
-	return table.concat(bytes)
-end
-
--- The day of Redis' clock, in UTC, from the days since 1970 (Hinnant's civil_from_days).
-local function today()
-	local z = math.floor(now_s / 86400) + 719468
-	local era = math.floor(z / 146097)
-	local doe = z - era * 146097
-	local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-	local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-	local mp = math.floor((5 * doy + 2) / 153)
-	local d = doy - math.floor((153 * mp + 2) / 5) + 1
-	local m = mp < 10 and mp + 3 or mp - 9
-	local y = yoe + era * 400 + (m <= 2 and 1 or 0)
-	return string.format("%04d-%02d-%02d", y, m, d)
-end
-
-local function count(key)
-	local of_day = key .. ":" .. today()
-	if redis.call("INCR", of_day) == 1 then
-		redis.call("EXPIREAT", of_day, now_s + 90 * 86400)
-	end
-	local total = redis.pcall("INCR", key)
-	if type(total) == "table" and total.err then
-		redis.call("SET", key, 1)
-	end
-end
-
 local function quarantine(job, key)
 	local reason = string.format("quarantined: its process died %d times while it ran; mend the handler, then run it again", job.crashes)
-	local msg = redis.call("HGET", key, "msg") or ""
+	local msg = redis.call("HGET", key, "msg") or "" -- what is appended to a message replaces what stands in it
 	redis.call("HSET", key, "msg", msg .. string.char(0x3a) .. varint(#reason) .. reason .. string.char(0x58) .. varint(now_s),
 		"state", "archived", "bellhop_end", "quarantined")
 	redis.call("HDEL", key, "pending_since", "bellhop_crashes", "bellhop_suspect")
@@ -107,8 +77,8 @@ local function quarantine(job, key)
 	if unique and redis.pcall("GET", unique) == job.id then
 		redis.call("DEL", unique)
 	end
-	count(KEYS[12])
-	count(KEYS[13])
+	count(KEYS[12], 1, now_s)
+	count(KEYS[13], 1, now_s)
 end
 
 local reply = {1, math.max(#jobs - limit, 0)}

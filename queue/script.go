@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"crypto/sha1" //nolint:gosec // Redis names scripts by SHA-1
+	_ "embed"
 	"encoding/hex"
 	"strings"
 
@@ -16,11 +17,18 @@ type script struct {
 	plain, plainS string
 }
 
-func newScript(text string) *script {
-	plain := text
+//go:embed shared.lua
+var sharedSource string
+
+// newScript makes a script of one file. The shared ones come before it, after its first line.
+func newScript(text string, shared ...string) *script {
+	first, plain := "", text
 	if strings.HasPrefix(text, "#!") {
-		_, plain, _ = strings.Cut(text, "\n")
+		first, plain, _ = strings.Cut(text, "\n")
+		first += "\n"
 	}
+	plain = strings.Join(append(shared, plain), "\n")
+	text = first + plain
 	return &script{text: text, sha: sha(text), plain: plain, plainS: sha(plain)}
 }
 

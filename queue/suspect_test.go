@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bellhop-dev/bellhop/internal/redistest"
@@ -132,4 +133,129 @@ func TestDurableWaitsForReplicas(t *testing.T) {
 	if got := cluster.Enqueue(ctx, []queue.Entry{{Message: message("d")}}); got[0].Err == nil || !strings.Contains(got[0].Err.Error(), "Cluster") {
 		t.Errorf("%v", got[0].Err)
 	}
+}
+
+// What a process held is counted over all its queues: with a job of another queue beside it, none is known to be the culprit.
+func TestReapAcrossQueues(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		enqueue := func(queueName, id string) {
+			m := message(id)
+			m.Queue = queueName
+			b.store(queue.Entry{Message: m})
+		}
+		die := func(worker string) map[string]bool {
+			w, err := b.client.NewWorker(worker, "a", "b")
+			if err != nil {
+				t.Fatal(err)
+			}
+			quarantined := make(map[string]bool)
+			var beats []queue.LastBeat
+			for _, name := range w.Queues() {
+				if _, err := w.Fetch(b.ctx, name, 10); err != nil {
+					t.Fatal(err)
+				}
+				list, err := b.client.Beats(b.ctx, name)
+				if err != nil || len(list) != 1 {
+					t.Fatal(list, err)
+				}
+				beats = append(beats, list...)
+			}
+			// As others do it, one queue after the other.
+			for i, name := range w.Queues() {
+				jobs, alive, err := queue.New(rdb).Reap(b.ctx, name, beats[i], 1)
+				if err != nil || alive {
+					t.Fatal(alive, err)
+				}
+				for _, job := range jobs {
+					if job.Quarantined {
+						quarantined[job.ID] = true
+					}
+				}
+			}
+			return quarantined
+		}
+		enqueue("a", "innocent")
+		enqueue("b", "neighbour")
+		if got := die("first"); len(got) != 0 {
+			t.Errorf("%v were quarantined, though the process held two jobs", got)
+		}
+		// Both are suspects now, and one process holds one of them.
+		if got := die("second"); len(got) != 1 {
+			t.Errorf("%v were quarantined, want the one suspect of the process", got)
+		}
+	})
+}
+
+// Who comes to an end in its handler has survived it: crashes count in a row.
+func TestCrashesAreForgiven(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		m := message("a")
+		m.Retention = 60
+		b.store(queue.Entry{Message: m})
+		inspector := asynq.NewInspectorFromRedisClient(rdb)
+		for name, end := range map[string]func(*queue.Job) queue.End{
+			"snooze":  func(j *queue.Job) queue.End { return queue.Snooze(j, time.Hour) },
+			"retry":   func(j *queue.Job) queue.End { return queue.Retry(j, time.Hour, "no") },
+			"again":   func(j *queue.Job) queue.End { return queue.Again(j, time.Hour, "no") },
+			"archive": func(j *queue.Job) queue.End { return queue.Archive(j, "no") },
+		} {
+			b.crash(name, 1)
+			b.crash(name+"-again", 1)
+			b.rdb.HSet(b.ctx, wire.JobKey(q, "a"), "bellhop_end", "cancelled") // from an earlier life
+			b.finish(end(b.take()))
+			if h := b.hash("a"); h["bellhop_crashes"]+h["bellhop_suspect"]+h["bellhop_end"] != "" {
+				t.Errorf("after %s: %v", name, h)
+			}
+			if err := inspector.RunTask(q, "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.finish(queue.Cancel(b.take()))
+		if h := b.hash("a"); h["bellhop_end"] != "cancelled" {
+			t.Errorf("cancelled: %v", h)
+		}
+		if err := inspector.RunTask(q, "a"); err != nil {
+			t.Fatal(err)
+		}
+		b.crash("last", 1)
+		b.finish(queue.Complete(b.take(), nil))
+		if h := b.hash("a"); h["state"] != "completed" || h["bellhop_crashes"]+h["bellhop_suspect"]+h["bellhop_end"] != "" {
+			t.Errorf("completed: %v", h)
+		}
+	})
+}
+
+// A large fleet's owners are looked through a part at a time, and all of them in the end.
+func TestCleanFindsEveryOrphan(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		lease := float64(b.now().Unix() + 30)
+		var owners []any
+		var leases []redis.Z
+		for _, id := range ids(4000) {
+			owners = append(owners, id, "w:1")
+			leases = append(leases, redis.Z{Score: lease, Member: id})
+		}
+		for i := range 20 {
+			owners = append(owners, fmt.Sprint("orphan", i), "w:1")
+		}
+		rdb.HSet(b.ctx, wire.OwnersKey(q), owners...)
+		rdb.ZAdd(b.ctx, wire.LeaseKey(q), leases...)
+		found := 0
+		for range 20 {
+			c, err := b.client.Clean(b.ctx, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found += c.Orphans
+		}
+		if found != 20 || rdb.HLen(b.ctx, wire.OwnersKey(q)).Val() != 4000 {
+			t.Errorf("found %d orphans of 20", found)
+		}
+	})
 }

@@ -45,6 +45,9 @@ func SuspectsKey(queue string) string { return OwnPrefix(queue) + "suspects" }
 // AliveTag is in the name of every alive channel, so that one node of a Cluster knows all of them.
 const AliveTag = "bellhop:{alive}"
 
+// HoldingsKey notes for a minute how many jobs and suspects a dead worker held, in all its queues.
+func HoldingsKey(worker string) string { return AliveTag + ":held:" + worker }
+
 // AliveChannel is a worker's own channel. It subscribes to it: as long as its process lives, Redis counts a subscriber. What is said there
 // is the name of a queue that nobody keeps any more.
 func AliveChannel(worker string) string { return AliveTag + ":" + worker }
