@@ -43,7 +43,7 @@ type Set struct {
 
 	// After ReadSet.
 	Messages []*wire.Message
-	Deadline time.Time // of Redis' clock: afterwards the jobs go back to their group
+	Deadline time.Time // of this process' clock, whatever Redis' says: afterwards the jobs go back to their group
 }
 
 // Aggregate looks at every group of a queue and makes sets of those that are ready. Sets that nobody finished in time are put
@@ -67,6 +67,7 @@ func (c *Client) Aggregate(ctx context.Context, queue string, g Grouping) ([]Set
 
 // ReadSet fills in a set's messages, the oldest first. Jobs whose message can't be decoded are set aside and left out.
 func (c *Client) ReadSet(ctx context.Context, s *Set) error {
+	asked := time.Now()
 	reply, err := c.do(ctx, readSetScript, s.keys(), wire.JobPrefix(s.Queue)).StringSlice()
 	if err == nil && len(reply)%2 != 1 {
 		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
@@ -74,8 +75,11 @@ func (c *Client) ReadSet(ctx context.Context, s *Set) error {
 	if err != nil {
 		return fmt.Errorf("read set %s of group %q: %w", s.ID, s.Group, err)
 	}
-	deadline, _ := strconv.ParseFloat(reply[0], 64)
-	s.Deadline = time.Unix(int64(deadline), 0)
+	left, err := strconv.ParseInt(reply[0], 10, 64)
+	if err != nil {
+		return fmt.Errorf("read set %s of group %q: %w: %q", s.ID, s.Group, errUnexpected, reply[0])
+	}
+	s.Deadline = asked.Add(time.Duration(left) * time.Millisecond)
 	s.Messages = s.Messages[:0]
 	for i := 1; i < len(reply); i += 2 {
 		msg, err := wire.Decode([]byte(reply[i+1]))

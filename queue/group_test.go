@@ -36,7 +36,7 @@ func TestAGroupBecomesASetAndIsDeleted(t *testing.T) {
 		if len(s.Messages) != 2 || s.Messages[0].ID != "a" || s.Messages[1].ID != "c" {
 			t.Errorf("%+v", s.Messages)
 		}
-		if d := s.Deadline.Sub(b.now()); d < time.Minute || d > 2*time.Minute {
+		if d := time.Until(s.Deadline); d < time.Minute || d > 2*time.Minute {
 			t.Errorf("deadline in %s", d)
 		}
 		if ok, err := b.client.DropSet(b.ctx, &s); err != nil || !ok {
