@@ -47,8 +47,9 @@ func (w *Worker) Aggregate(when Groups, a asynq.GroupAggregator) error {
 	return nil
 }
 
-// aggregate looks at the groups of the served queues until ctx ends.
-func (p *pool) aggregate(ctx context.Context) {
+// aggregate looks at the groups of the served queues until ctx ends. A set that it works on then is brought to its end while alive
+// lasts; an aggregator can't be interrupted, and what it answers later is not stored.
+func (p *pool) aggregate(ctx, alive context.Context) {
 	if p.w.aggregator == nil {
 		return
 	}
@@ -62,7 +63,10 @@ func (p *pool) aggregate(ctx context.Context) {
 		case <-ticker.C:
 		}
 		for _, l := range p.lanes {
-			if err := g.look(ctx, l.name); err == nil {
+			if ctx.Err() != nil {
+				return
+			}
+			if err := g.look(ctx, alive, l.name); err == nil {
 				p.redis.answered("aggregate in " + l.name)
 			} else if ctx.Err() == nil {
 				p.redis.failed("aggregate in "+l.name, err)
@@ -77,7 +81,7 @@ type aggregation struct {
 	jobs  *asynq.Client // an asynq.Task shows its options to asynq's client alone
 }
 
-func (g *aggregation) look(ctx context.Context, name string) error {
+func (g *aggregation) look(ctx, alive context.Context, name string) error {
 	when := g.w.groups
 	sets, err := g.queue.Aggregate(ctx, name, queue.Grouping{Grace: when.Grace, MaxDelay: when.MaxDelay, MaxSize: when.MaxSize})
 	if err != nil {
@@ -85,7 +89,10 @@ func (g *aggregation) look(ctx context.Context, name string) error {
 	}
 	var faults []error
 	for i := range sets {
-		faults = append(faults, g.aggregateSet(ctx, &sets[i]))
+		if ctx.Err() != nil {
+			break // the others are given up, which puts their jobs back
+		}
+		faults = append(faults, g.aggregateSet(alive, &sets[i]))
 	}
 	return errors.Join(faults...)
 }

@@ -96,8 +96,12 @@ func (p *pool) Run(ctx context.Context) error {
 	parts.Go(func() { p.beat(alive, keeper) })
 	parts.Go(func() { p.listen(alive) })
 	parts.Go(func() { p.appear(alive) })
-	parts.Go(func() { p.aggregate(ctx) })
 	parts.Go(func() { p.reap(alive) })
+	aggregated := make(chan struct{})
+	go func() {
+		defer close(aggregated)
+		p.aggregate(ctx, alive)
+	}()
 	var waits sync.WaitGroup
 	for _, l := range p.lanes {
 		waits.Go(func() { p.wait(ctx, l) })
@@ -108,21 +112,37 @@ func (p *pool) Run(ctx context.Context) error {
 	p.w.draining.Store(true)
 	waits.Wait()
 	parts.Go(p.passWatches)
-	p.drain()
+	p.drain(aggregated)
 	stop()
 	parts.Wait()
 	p.leave()
 	return nil
 }
 
-// drain lets the running jobs finish and hands back what did not start, or does not end in time.
-func (p *pool) drain() {
+// drain lets the running jobs and the aggregator finish, and hands back what did not start, or does not end in time.
+func (p *pool) drain(aggregated <-chan struct{}) {
+	grace := time.NewTimer(p.w.cfg.Grace)
+	defer grace.Stop()
 	p.mu.Lock()
 	p.stopping = true
 	p.mu.Unlock()
 	p.handBack(p.takeUnstarted())
-	if !p.until(p.w.cfg.Grace, func() bool { return len(p.running) == 0 }) {
+	p.mu.Lock()
+	running := len(p.running)
+	p.mu.Unlock()
+	if running > 0 {
+		p.log.Info("draining: running jobs may finish within the grace period", "jobs", running, "grace", p.w.cfg.Grace.String())
+	}
+	switch {
+	case !p.until(p.w.cfg.Grace, func() bool { return len(p.running) == 0 }):
 		p.abandon()
+	case running > 0:
+		p.log.Info("drained")
+	}
+	select {
+	case <-aggregated:
+	case <-grace.C:
+		p.log.Warn("the grace period is over, an aggregator that still runs is given up: its group is tried again in two minutes")
 	}
 	if !p.until(flushLimit, func() bool { return p.unanswered == 0 }) {
 		p.log.Error("Redis did not confirm how some jobs ended: they run again once their lease is over")
@@ -151,7 +171,7 @@ func (p *pool) takeUnstarted() []*queue.Job {
 // abandon ends the contexts of what still runs and hands its jobs back.
 func (p *pool) abandon() {
 	p.mu.Lock()
-	p.log.Warn("the grace period is over, running jobs are handed back", "jobs", len(p.running), "grace", p.w.cfg.Grace)
+	p.log.Warn("the grace period is over, running jobs are handed back", "jobs", len(p.running), "grace", p.w.cfg.Grace.String())
 	for a := range p.running {
 		a.cancel(ErrAbandoned)
 	}

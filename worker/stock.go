@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -16,8 +17,9 @@ import (
 // stock is the engine that is asynq.Server as it is. It polls, and its times are whole seconds; we set its polling as short
 // as its cost allows.
 type stock struct {
-	w      *Worker
-	server *asynq.Server
+	w       *Worker
+	server  *asynq.Server
+	running atomic.Int64
 }
 
 const (
@@ -54,12 +56,17 @@ func (s *stock) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	s.w.draining.Store(true)
+	if n := s.running.Load(); n > 0 {
+		s.w.log.Info("draining: running jobs may finish within the grace period", "jobs", n, "grace", s.w.cfg.Grace.String())
+	}
 	s.server.Shutdown()
 	return nil
 }
 
 // run is asynq's view of an attempt.
 func (s *stock) run(ctx context.Context, task *asynq.Task) error {
+	s.running.Add(1)
+	defer s.running.Add(-1)
 	j, limits := stockJob(ctx, task)
 	ctx, cancel := s.bound(context.WithValue(ctx, asynqTaskKey{}, task), limits)
 	defer cancel()

@@ -5,8 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
+
 	"github.com/bellhop-dev/bellhop/internal/wire"
 	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/worker"
 )
 
 // A worker that drains gives the watch of its queues away: a job that comes meanwhile wakes an idle one at once.
@@ -42,5 +45,94 @@ func TestDrainingWorkerPassesTheWatchOn(t *testing.T) {
 	close(gate)
 	if err := receive(b, stopped); err != nil {
 		t.Error(err)
+	}
+}
+
+// An aggregator that does not return holds a stop up for the grace period, and no longer; what it answers then is not stored.
+func TestAggregatorDoesNotHoldTheStopUp(t *testing.T) {
+	t.Parallel()
+	b := newPoolBench(t)
+	cfg := b.config()
+	cfg.Grace = 200 * time.Millisecond
+	w, err := worker.New(b.rdb, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	called, release, returned := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	if err := w.Aggregate(worker.Groups{Grace: time.Hour, MaxSize: 1}, asynq.GroupAggregatorFunc(func(string, []*asynq.Task) *asynq.Task {
+		called <- struct{}{}
+		<-release
+		defer close(returned)
+		return asynq.NewTask("aggregated", nil)
+	})); err != nil {
+		t.Fatal(err)
+	}
+	waiting := b.enqueue(1, job.Group("g"))
+	stop := b.run(w)
+	receive(b, called)
+	before := time.Now()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(before); took > 5*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+	close(release)
+	receive(b, returned)
+	if got := b.state(waiting); got != "aggregating" {
+		t.Errorf("the job is %s", got)
+	}
+	if n := b.rdb.LLen(t.Context(), wire.PendingKey("default")).Val(); n != 0 {
+		t.Errorf("%d jobs were stored", n)
+	}
+}
+
+// Who stops a worker is told at once what it waits for, and how long at most.
+func TestDrainTells(t *testing.T) {
+	t.Parallel()
+	b := newPoolBench(t)
+	var lines journal
+	cfg := b.config()
+	cfg.Logger = lines.logger()
+	running, finish := make(chan struct{}), make(chan struct{})
+	_, stop := b.start(cfg, echo.HandledBy(func(context.Context, payload) error { close(running); <-finish; return nil }))
+	b.enqueue(1)
+	receive(b, running)
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	b.eventually("the drain is told", func() bool { return lines.count("draining") == 1 && lines.count("jobs=1 grace=5s") == 1 })
+	if lines.count("drained") != 0 {
+		t.Error("drained, with a job running")
+	}
+	close(finish)
+	if err := receive(b, stopped); err != nil {
+		t.Error(err)
+	}
+	if lines.count("drained") != 1 {
+		t.Error("the end of the drain is not told")
+	}
+}
+
+// A burst says what it leaves behind.
+func TestBurstTellsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	b := newPoolBench(t)
+	b.enqueue(1)
+	b.enqueue(2)
+	if err := b.inspector.PauseQueue("default"); err != nil {
+		t.Fatal(err)
+	}
+	var lines journal
+	cfg := b.config()
+	cfg.Burst, cfg.Logger = true, lines.logger()
+	w, err := worker.New(b.rdb, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Run(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if lines.count("paused queue\" queue=default jobs=2") != 1 || lines.count("drained") != 0 {
+		t.Error(lines.text.String())
 	}
 }

@@ -31,7 +31,7 @@ func (p *pool) tellStuck() {
 	for _, a := range stuck {
 		p.log.Error("a handler ignores that its time is used up, and holds its slot: make it return when its context ends",
 			"job", a.job.ID, "task", a.job.Task, "queue", a.job.Queue, "attempt", a.job.Attempt,
-			"running_for", now.Sub(a.started).Round(time.Millisecond), "stack", stackOf(stacks, a.runner.Load()))
+			"running_for", now.Sub(a.started).Round(time.Millisecond).String(), "stack", stackOf(stacks, a.runner.Load()))
 	}
 }
 

@@ -45,10 +45,11 @@ type Worker struct {
 	id      string
 	started time.Time
 
-	joined   atomic.Bool
-	draining atomic.Bool
-	lastBeat atomic.Int64 // Unix ns of the last beat that Redis took
-	dead     atomic.Int64 // jobs that failed for good here
+	joined     atomic.Bool
+	draining   atomic.Bool
+	lastBeat   atomic.Int64 // Unix ns of the last beat that Redis took
+	registered atomic.Bool  // its tasks are written
+	dead       atomic.Int64 // jobs that failed for good here
 
 	// abandoned ends when the grace period is over: what still runs was handed back.
 	abandoned context.Context
@@ -193,7 +194,7 @@ func (w *Worker) burstResult() error {
 
 // join writes the worker and its tasks into the fleet's records, before the first job is taken.
 func (w *Worker) join(ctx context.Context) error {
-	err := w.fleet.Register(ctx, version.Short(), w.definitions())
+	err := w.register(ctx)
 	if err == nil {
 		err = w.beat(ctx)
 	}
@@ -218,17 +219,22 @@ func (w *Worker) definitions() []job.Definition {
 }
 
 func (w *Worker) beat(ctx context.Context) error {
-	registered, err := w.fleet.Beat(ctx, w.record())
+	known, err := w.fleet.Beat(ctx, w.record())
 	if err != nil {
 		return err
 	}
-	if !registered {
-		if err := w.fleet.Register(ctx, version.Short(), w.definitions()); err != nil {
-			return err
-		}
-	}
 	w.lastBeat.Store(time.Now().UnixNano())
-	return nil
+	if known && w.registered.Load() {
+		return nil
+	}
+	return w.register(ctx)
+}
+
+// register writes the worker's tasks. What fails is done again by the next beat.
+func (w *Worker) register(ctx context.Context) error {
+	err := w.fleet.Register(ctx, version.Short(), w.definitions())
+	w.registered.Store(err == nil)
+	return err
 }
 
 func (w *Worker) record() fleet.Worker {
