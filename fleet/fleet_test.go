@@ -99,14 +99,18 @@ func TestRegistry(t *testing.T) {
 		if _, err := c.Task(ctx, "count"); !errors.Is(err, fleet.ErrUnknownTask) {
 			t.Errorf("got %v", err)
 		}
-		if registered, err := c.Beat(ctx, fleet.Worker{ID: "w"}); err != nil || registered {
-			t.Errorf("an empty registry counts as written: %v", err)
+		if known, err := c.Beat(ctx, fleet.Worker{ID: "w"}); err != nil || known {
+			t.Errorf("a newcomer is known: %v", err)
 		}
 		if err := c.Register(ctx, "v1", []job.Definition{task.Definition()}); err != nil {
 			t.Fatal(err)
 		}
-		if registered, err := c.Beat(ctx, fleet.Worker{ID: "w"}); err != nil || !registered {
-			t.Errorf("the registry stands, but the beat says %v, %v", registered, err)
+		if known, err := c.Beat(ctx, fleet.Worker{ID: "w"}); err != nil || !known {
+			t.Errorf("the second beat says %v, %v", known, err)
+		}
+		// Another worker has written its tasks. That says nothing of those of a newcomer.
+		if known, err := c.Beat(ctx, fleet.Worker{ID: "another"}); err != nil || known {
+			t.Errorf("a newcomer is known by another's tasks: %v", err)
 		}
 		got, err := c.Task(ctx, "count")
 		if err != nil || got.Build != "v1" || got.Defaults != task.Definition().Defaults {
@@ -158,4 +162,25 @@ func TestJobsAndBacklog(t *testing.T) {
 			t.Errorf("%+v, %v", b, err)
 		}
 	})
+}
+
+// A full Redis still hears that the fleet lives.
+func TestBeatsReachAFullRedis(t *testing.T) {
+	t.Parallel()
+	ctx, rdb := t.Context(), redistest.New(t)
+	c := fleet.New(rdb)
+	for _, id := range []string{"before", "since"} {
+		if _, err := c.Beat(ctx, fleet.Worker{ID: id}); err != nil {
+			t.Errorf("%s Redis was full: %v", id, err)
+		}
+		if err := rdb.ConfigSet(ctx, "maxmemory", "1mb").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rdb.Set(ctx, "x", "y", 0).Err(); !redis.HasErrorPrefix(err, "OOM") {
+		t.Fatalf("Redis is not full: %v", err)
+	}
+	if workers, err := c.Workers(ctx); err != nil || len(workers) != 2 {
+		t.Errorf("%v, %v", workers, err)
+	}
 }

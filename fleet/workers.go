@@ -40,17 +40,26 @@ const (
 //go:embed beat.lua
 var beatSource string
 
-var beatScript = redis.NewScript(beatSource)
+// The first line of the script asks Redis to run it at maxmemory too, or a fleet that works would seem dead. The embedded one doesn't know
+// that line.
+var (
+	beatScript      = redis.NewScript(beatSource)
+	plainBeatScript = redis.NewScript(beatSource[strings.IndexByte(beatSource, '\n')+1:])
+)
 
-// Beat writes the worker's record and marks it alive. It tells whether the registry of tasks stands; if not (a flushed or
-// fresh Redis), the worker writes it again with Register.
-func (c *Client) Beat(ctx context.Context, w Worker) (registered bool, err error) {
+// Beat writes the worker's record and marks it alive. It tells whether it was known before; if not (it has just started, or Redis was
+// flushed), its tasks must be written with Register.
+func (c *Client) Beat(ctx context.Context, w Worker) (known bool, err error) {
 	record, err := json.Marshal(w)
 	if err != nil {
 		return false, fmt.Errorf("beat of worker %s: %w", w.ID, err)
 	}
-	keys := []string{workersKey, workerPrefix + w.ID, tasksKey}
-	n, err := beatScript.Run(ctx, c.rdb, keys, w.ID, record, forgetAfter.Milliseconds()).Int()
+	keys := []string{workersKey, workerPrefix + w.ID}
+	args := []any{w.ID, record, forgetAfter.Milliseconds()}
+	n, err := beatScript.Run(ctx, c.rdb, keys, args...).Int()
+	if err != nil && strings.Contains(strings.ToLower(err.Error()), "compil") {
+		n, err = plainBeatScript.Run(ctx, c.rdb, keys, args...).Int()
+	}
 	if err != nil {
 		return false, fmt.Errorf("beat of worker %s: %w", w.ID, err)
 	}
