@@ -36,7 +36,7 @@ type Info struct {
 	Queue string      `json:"queue"`
 	State queue.State `json:"state"`
 
-	// At is when a scheduled job starts; zero if at once.
+	// At is when a scheduled job starts, to the millisecond, rounded up; zero if at once.
 	At time.Time `json:"at,omitzero"`
 }
 
@@ -76,6 +76,14 @@ type Request struct {
 // ID is the id that the job will have.
 func (r Request) ID() string { return r.options.id }
 
+// check refuses what nobody could run or look up. Requests that were made by Request pass.
+func (r Request) check() error {
+	if r.task == "" && r.options.id == "" {
+		return errors.New("the request is empty: make it with Task.Request or Definition.Request")
+	}
+	return errors.Join(wire.CheckTask(r.task), wire.CheckQueue(r.options.queue), wire.CheckID(r.options.id))
+}
+
 // Enqueue stores one job and returns once Redis has it. A duplicate is told by errors.Is(err, ErrDuplicate).
 func (c *Client) Enqueue(ctx context.Context, r Request) (*Info, error) {
 	result := c.EnqueueMany(ctx, []Request{r})[0]
@@ -84,13 +92,18 @@ func (c *Client) Enqueue(ctx context.Context, r Request) (*Info, error) {
 
 // EnqueueMany stores many jobs in few round trips and answers for each in its place.
 func (c *Client) EnqueueMany(ctx context.Context, requests []Request) []Result {
-	entries := make([]queue.Entry, len(requests))
-	for i, r := range requests {
-		entries[i] = r.entry()
-	}
 	results := make([]Result, len(requests))
-	for i, stored := range c.queue.Enqueue(ctx, entries) {
-		results[i] = resultOf(entries[i], stored)
+	entries := make([]queue.Entry, 0, len(requests))
+	places := make([]int, 0, len(requests))
+	for i, r := range requests {
+		if err := r.check(); err != nil {
+			results[i].Err = fmt.Errorf("enqueue: %w", err)
+			continue
+		}
+		entries, places = append(entries, r.entry()), append(places, i)
+	}
+	for n, stored := range c.queue.Enqueue(ctx, entries) {
+		results[places[n]] = resultOf(entries[n], stored)
 	}
 	return results
 }
@@ -110,7 +123,7 @@ func resultOf(e queue.Entry, s queue.Stored) Result {
 	}
 	info := &Info{ID: e.Message.ID, Task: e.Message.Type, Queue: e.Message.Queue, State: s.State}
 	if s.State == queue.Scheduled {
-		info.At = e.At
+		info.At = s.At
 	}
 	return Result{Info: info}
 }
@@ -137,7 +150,7 @@ func (r Request) entry() queue.Entry {
 		m.UniqueKey = wire.UniqueKey(o.queue, r.task, r.payload)
 	}
 	m.Headers = o.headers
-	return queue.Entry{Message: m, At: o.at, UniqueFor: o.unique, Fired: o.fired}
+	return queue.Entry{Message: m, At: o.at, In: o.in, UniqueFor: o.unique, Fired: o.fired}
 }
 
 func ceilSeconds(d time.Duration) int64 {

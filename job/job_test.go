@@ -398,3 +398,37 @@ func TestEndlessDurations(t *testing.T) {
 		}
 	}
 }
+
+// What was never filled in is refused, or filled in: no job goes to a queue without a name.
+func TestZeroValues(t *testing.T) {
+	t.Parallel()
+	ctx, rdb := t.Context(), redistest.New(t)
+	client := job.NewClient(rdb)
+	good, err := job.Definition{Name: "x"}.Request([]byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	results := client.EnqueueMany(ctx, []job.Request{{}, good, {}})
+	if results[0].Err == nil || results[2].Err == nil {
+		t.Errorf("empty requests were stored: %+v", results)
+	}
+	if info := results[1].Info; results[1].Err != nil || info.Queue != job.DefaultQueue || info.ID != good.ID() {
+		t.Fatalf("%+v, %v", info, results[1].Err)
+	}
+	if got := inspect(t, rdb, results[1].Info); got.Timeout != job.DefaultTimeout || got.MaxRetry != job.DefaultMaxRetry {
+		t.Errorf("%+v", got)
+	}
+	if once, err := (job.Definition{Name: "x", Defaults: job.Defaults{Queue: "mail"}}).Request([]byte(`{}`), job.ID("once")); err != nil {
+		t.Error(err)
+	} else if info, err := client.Enqueue(ctx, once); err != nil || inspect(t, rdb, info).MaxRetry != 0 {
+		t.Errorf("no retries were asked for: %v", err)
+	}
+	for _, bad := range []job.Definition{{}, {Name: "x", Defaults: job.Defaults{Queue: "a b{"}}, {Name: "x", Defaults: job.Defaults{Retention: -1}}} {
+		if _, err := bad.Request([]byte(`{}`)); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+	if queues := rdb.SMembers(ctx, wire.AllQueues).Val(); len(queues) != 2 {
+		t.Errorf("queues %q", queues)
+	}
+}

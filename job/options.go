@@ -26,6 +26,7 @@ type options struct {
 
 	id       string
 	at       time.Time
+	in       time.Duration
 	deadline time.Time
 	headers  map[string]string
 	fired    *queue.Fired
@@ -81,18 +82,18 @@ func ID(id string) Option {
 	}
 }
 
-// In starts the job after d, never earlier. Zero or less means now.
+// In starts the job after d, never earlier, counted by Redis' clock from when it is stored. Zero or less means now.
 func In(d time.Duration) Option {
 	return func(o *options) error {
-		o.at, o.ofOneJob = time.Now().Add(d), "In"
+		o.at, o.in, o.ofOneJob = time.Time{}, d, "In"
 		return nil
 	}
 }
 
-// At starts the job at t, never earlier. A past time means now.
+// At starts the job at t by Redis' clock, never earlier. A past time means now.
 func At(t time.Time) Option {
 	return func(o *options) error {
-		o.at, o.ofOneJob = t, "At"
+		o.at, o.in, o.ofOneJob = t, 0, "At"
 		return nil
 	}
 }

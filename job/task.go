@@ -4,8 +4,10 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -39,7 +41,26 @@ const (
 	DefaultTimeout  = 30 * time.Minute
 )
 
-// Request asks for a job of the task. It fails if the payload does not fit the task's schema or an option is out of range.
+// filled has the defaults of the defaults for what is not set. No retries at all is a setting, unless nothing is set.
+func (d Defaults) filled() Defaults {
+	if d == (Defaults{}) {
+		d.MaxRetry = DefaultMaxRetry
+	}
+	d.Queue = cmp.Or(d.Queue, DefaultQueue)
+	d.Timeout = cmp.Or(d.Timeout, DefaultTimeout)
+	return d
+}
+
+// check refuses what no option could have set.
+func (d Defaults) check() error {
+	if d.MaxRetry < 0 || d.Timeout < 0 || d.Retention < 0 || d.Unique < 0 {
+		return fmt.Errorf("the task's defaults have a negative number: %+v", d)
+	}
+	return nil
+}
+
+// Request asks for a job of the task. What its Defaults leave out is asynq's: queue "default", 30 minutes, and if nothing is set, 25
+// retries. It fails if the payload does not fit the task's schema or an option is out of range.
 func (d Definition) Request(payload []byte, opts ...Option) (Request, error) {
 	if err := d.Schema.Check(payload); err != nil {
 		return Request{}, fmt.Errorf("payload of %s: %w", d.Name, err)
@@ -48,8 +69,8 @@ func (d Definition) Request(payload []byte, opts ...Option) (Request, error) {
 }
 
 func (d Definition) request(payload []byte, opts []Option) (Request, error) {
-	o := optionsOf(d.Defaults)
-	if err := o.apply(opts); err != nil {
+	o := optionsOf(d.Defaults.filled())
+	if err := errors.Join(wire.CheckTask(d.Name), d.Defaults.check(), o.apply(opts), wire.CheckQueue(o.queue)); err != nil {
 		return Request{}, fmt.Errorf("enqueue %s: %w", d.Name, err)
 	}
 	if o.backoff != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -176,4 +177,30 @@ func TestKeepIsOnTimeForAnEarlierJob(t *testing.T) {
 		wg.Wait()
 		_ = waiter.Close()
 	})
+}
+
+// A delay counts by Redis' clock, however wrong the producer's is.
+func TestDelaysGoByRedisClock(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
+		server := miniredis.RunT(t)
+		rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
+		t.Cleanup(func() { _ = rdb.Close() })
+		b := setup(t, rdb)
+		start := time.Now().Add(ahead).Truncate(time.Millisecond)
+		server.SetTime(start)
+		at := start.Add(30 * time.Second)
+		e := queue.Entry{Message: message("a"), In: 30 * time.Second, At: time.Now()}
+		if got := b.client.Enqueue(b.ctx, []queue.Entry{e})[0]; got.Err != nil || got.State != queue.Scheduled || !got.At.Equal(at) {
+			t.Errorf("Redis %v ahead: %+v, want the start %v", ahead, got, at)
+		}
+		server.SetTime(at.Add(-time.Millisecond))
+		if d := b.due(); d.Moved != 0 {
+			t.Errorf("Redis %v ahead: early", ahead)
+		}
+		server.SetTime(at)
+		if d := b.due(); d.Moved != 1 {
+			t.Errorf("Redis %v ahead: not due at its time", ahead)
+		}
+	}
 }

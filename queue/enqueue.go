@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/bellhop-dev/bellhop/internal/wire"
@@ -15,6 +16,9 @@ type Entry struct {
 
 	// At is when the job may start, to the millisecond; zero or past means now.
 	At time.Time
+
+	// In is how long from now the job may start, by Redis' clock: it holds whatever the producer's says. Above zero it goes before At.
+	In time.Duration
 
 	// UniqueFor holds the message's UniqueKey for this long at most; zero takes no lock.
 	UniqueFor time.Duration
@@ -53,6 +57,9 @@ var (
 // Stored is what became of one entry.
 type Stored struct {
 	State State
+
+	// At is when a Scheduled entry starts, to the millisecond, by Redis' clock.
+	At time.Time
 
 	// Holder is the id of the job that was there first, where Err is ErrIDTaken, ErrNotUnique or ErrHasFired.
 	Holder string
@@ -123,15 +130,21 @@ func ceilMilli(t time.Time) int64 {
 	return ms
 }
 
-func stored(state, holder string) Stored {
+func stored(state, told string) Stored {
 	switch state {
 	case "id":
-		return Stored{Holder: holder, Err: ErrIDTaken}
+		return Stored{Holder: told, Err: ErrIDTaken}
 	case "unique":
-		return Stored{Holder: holder, Err: ErrNotUnique}
+		return Stored{Holder: told, Err: ErrNotUnique}
 	case "fired":
-		return Stored{Holder: holder, Err: ErrHasFired}
-	case string(Pending), string(Scheduled), string(Aggregating):
+		return Stored{Holder: told, Err: ErrHasFired}
+	case string(Scheduled):
+		ms, err := strconv.ParseInt(told, 10, 64)
+		if err != nil {
+			return Stored{Err: fmt.Errorf("%w: start %q", errUnexpected, told)}
+		}
+		return Stored{State: Scheduled, At: time.UnixMilli(ms)}
+	case string(Pending), string(Aggregating):
 		return Stored{State: State(state)}
 	}
 	return Stored{Err: fmt.Errorf("%w: %q", errUnexpected, state)}

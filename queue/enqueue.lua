@@ -11,10 +11,11 @@
 -- ARGV[2] prefix of the groups' zsets, asynq:{q}:g:
 -- ARGV[3] request: new for each request, the same when it is sent again
 -- then eight for each job:
---   id, message, start (Unix ms, 0 = now), unique key ("" = none), its ttl (ms), group ("" = none),
+--   id, message, start (Unix ms, 0 = now, "+n" = n ms from now), unique key ("" = none), its ttl (ms), group ("" = none),
 --   fired pair ("" = none), its score
 --
--- Returns two values for each job: what became of it and, for a duplicate, the id of the job that was there first.
+-- Returns two values for each job: what became of it and, for a scheduled one, its start (Unix ms); for a duplicate, the id of the job that
+-- was there first.
 --   "pending" | "scheduled" | "aggregating" | "id" (the id is taken) | "unique" (the lock is held) | "fired" (the pair has fired)
 
 local now = redis.call("TIME")
@@ -45,9 +46,15 @@ local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 		return "unique", redis.call("GET", unique) or ""
 	end
 
-	local state = "pending"
+	-- Redis' clock decides, rounded up: never early.
+	if string.sub(start, 1, 1) == "+" then
+		start = now[1] * 1000 + math.ceil(now[2] / 1000) + tonumber(string.sub(start, 2))
+	else
+		start = tonumber(start)
+	end
+	local state, told = "pending", ""
 	if start > now_ms then
-		state = "scheduled"
+		state, told = "scheduled", string.format("%.0f", start)
 		redis.call("HSET", key, "msg", msg, "state", state)
 		redis.call("ZADD", KEYS[2], math.ceil(start / 1000), id)
 		redis.call("ZADD", KEYS[5], start, id)
@@ -67,12 +74,12 @@ local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 	if unique ~= "" then
 		redis.call("HSET", key, "unique_key", unique)
 	end
-	return state, ""
+	return state, told
 end
 
 local answers = {}
 for i = 4, #ARGV, 8 do
-	local state, holder = store(ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
+	local state, holder = store(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
 	answers[#answers + 1] = state
 	answers[#answers + 1] = holder
 end

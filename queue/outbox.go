@@ -67,16 +67,12 @@ func newParcel(ctx context.Context, e Entry) (*parcel, error) {
 	if err != nil {
 		return nil, err
 	}
-	var start, ttl, firedAt int64
+	var ttl, firedAt int64
 	var unique, fired string
-	if !e.At.IsZero() {
-		start = ceilMilli(e.At)
-	}
+	start, wait := e.start()
 	if e.UniqueFor > 0 {
 		unique, ttl = e.Message.UniqueKey, max(min(e.UniqueFor, LongestTime).Milliseconds(), 1)
-		if wait := time.Until(e.At); !e.At.IsZero() && wait > 0 {
-			ttl += min(wait, LongestTime).Milliseconds() // as in asynq, the lock's time counts from the start of the job
-		}
+		ttl += ceilDelay(wait) // as in asynq, the lock's time counts from the start of the job
 	}
 	if e.Fired != nil {
 		fired, firedAt = e.Fired.member(), e.Fired.At.UnixMilli()
@@ -85,6 +81,17 @@ func newParcel(ctx context.Context, e Entry) (*parcel, error) {
 		ctx: ctx, msg: msg, done: make(chan struct{}),
 		args: [8]any{e.Message.ID, msg, start, unique, ttl, e.Message.GroupKey, fired, firedAt},
 	}, nil
+}
+
+// start is when the job may start, as enqueue.lua reads it, and about how long that is from now.
+func (e Entry) start() (start string, wait time.Duration) {
+	switch {
+	case e.In > 0:
+		return "+" + strconv.FormatInt(ceilDelay(e.In), 10), e.In
+	case !e.At.IsZero():
+		return strconv.FormatInt(ceilMilli(e.At), 10), time.Until(e.At)
+	}
+	return "0", 0
 }
 
 func (p *parcel) wait(ctx context.Context) Stored {
