@@ -34,8 +34,8 @@ needs:
 	@bash scripts/github-deliveries.sh
 
 .PHONY: faults
-faults: needs ## Run the catalogue of faults against stock's figures; NEMESIS=10m, SEED=n replays one
-	go test -race -v -count=1 -timeout 60m -run '^TestFault' ./faults -nemesis $(NEMESIS) -seed $(SEED)
+faults: needs ## Run the catalogue of faults against stock's figures; NEMESIS=10m, SEED=n replays one; FAULTS='-write ../docs/reliability.md'
+	go test -race -v -count=1 -timeout 60m -run '^TestFault' ./faults -nemesis $(NEMESIS) -seed $(SEED) $(FAULTS)
 
 .PHONY: faults-stock
 faults-stock: needs ## Record stock asynq's figures in faults/stock.json, some six minutes

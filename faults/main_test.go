@@ -12,6 +12,7 @@ var (
 	recordStock = flag.Bool("stock", false, "record stock asynq's figures in "+stockFile)
 	nemesisFor  = flag.Duration("nemesis", 20*time.Second, "how long the nemesis goes on")
 	nemesisSeed = flag.Uint64("seed", 0, "the nemesis to replay; 0 draws one")
+	writeTable  = flag.String("write", "", "a document whose table is to be replaced by this run's figures")
 )
 
 func TestMain(m *testing.M) {
@@ -28,5 +29,11 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	table.print()
+	if *writeTable != "" {
+		if err := table.write(*writeTable); err != nil {
+			fmt.Fprintln(os.Stderr, "write the table:", err)
+			code = 1
+		}
+	}
 	os.Exit(code)
 }
