@@ -37,6 +37,10 @@ func TestDev(t *testing.T) {
 				t.Errorf("another Redis than %s: %s", name, dev.stdout.String())
 			}
 
+			if out := dev.stdout.String(); strings.Contains(out, "redis://127.0.0.1:6379/0") == strings.Contains(out, "127.0.0.1:6379 was taken") {
+				t.Errorf("whether the usual port was free is not told: %s", out)
+			}
+
 			commands := printedCommands(dev.stdout.String())
 			if len(commands) != 4 {
 				t.Fatalf("%d commands are printed, want 4: %q", len(commands), commands)
@@ -54,6 +58,28 @@ func TestDev(t *testing.T) {
 				t.Errorf("stopped in %v", took)
 			}
 		})
+	}
+}
+
+// TestDevForced leaves a job in the middle: nobody recovers it, for its Redis ends too.
+func TestDevForced(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	dev := prepare(t, dir, filepath.Join(programs(t), "worker"), "--dev", "--grace", "10m")
+	dev.start()
+	eventually(t, "what to try is printed", func() error {
+		if !strings.Contains(dev.stdout.String(), "Ctrl-C stops") {
+			return errors.New(dev.stdout.String())
+		}
+		return nil
+	})
+	url, called := neverAnswers(t)
+	enqueue, _, _ := strings.Cut(printedCommands(dev.stdout.String())[1], " '")
+	prepare(t, dir, "sh", "-c", enqueue+` '{"url":"`+url+`"}'`).run().want(t, 0)
+	called()
+	force(t, dev)
+	if said := dev.stderr.String(); !strings.Contains(said, "running jobs end here") || strings.Contains(said, "other workers") {
+		t.Errorf("it says: %s", said)
 	}
 }
 

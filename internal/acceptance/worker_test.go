@@ -191,31 +191,14 @@ func TestBurst(t *testing.T) {
 func TestDrainingWorker(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.New(t)
-	called := make(chan struct{})
-	hold := make(chan struct{})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { close(hold); _ = l.Close() })
-	go func() {
-		if conn, err := l.Accept(); err == nil {
-			close(called)
-			<-hold
-			_ = conn.Close()
-		}
-	}()
+	url, called := neverAnswers(t)
 	probes := closedAddr(t)
 	w := prepare(t, t.TempDir(), filepath.Join(programs(t), "worker"), "--redis", redisURL(t, rdb), "--http", probes, "--grace", "10m")
 	w.cmd.Env = append(w.cmd.Env, "BELLHOP_HANDLERS_HTTP_ALLOW=127.0.0.1")
 	w.start()
 	prepare(t, t.TempDir(), filepath.Join(programs(t), "enqueue"), "--redis", redisURL(t, rdb),
-		"http:request", `{"url":"http://`+l.Addr().String()+`"}`).run().want(t, 0)
-	select {
-	case <-called:
-	case <-time.After(patience):
-		t.Fatal("the job does not run")
-	}
+		"http:request", `{"url":"`+url+`"}`).run().want(t, 0)
+	called()
 	eventually(t, "the worker is ready", func() error { return probe(t, probes, "/readyz", http.StatusOK, "ok") })
 
 	w.signal(syscall.SIGTERM)
@@ -236,6 +219,15 @@ func TestDrainingWorker(t *testing.T) {
 	if w.exited() {
 		t.Fatal("the doubled signal has ended the worker, in spite of its grace")
 	}
+	force(t, w)
+	if said := w.stderr.String(); !strings.Contains(said, "recovered by other workers") {
+		t.Errorf("what becomes of its job is not told: %s", said)
+	}
+}
+
+// force signals until the worker has left its job.
+func force(t *testing.T, w *process) {
+	t.Helper()
 	eventually(t, "a later signal forces", func() error {
 		if !w.exited() {
 			_ = w.cmd.Process.Signal(syscall.SIGTERM)
@@ -246,8 +238,31 @@ func TestDrainingWorker(t *testing.T) {
 	if code := w.wait().ExitCode(); code != 130 {
 		t.Errorf("exit code %d after the second signal, want 130", code)
 	}
-	if said := w.stderr.String(); !strings.Contains(said, "recovered by other workers") {
-		t.Errorf("what becomes of its job is not told: %s", said)
+}
+
+// neverAnswers is a server that takes one call and holds it until the test ends; called waits for that call.
+func neverAnswers(t *testing.T) (url string, called func()) {
+	t.Helper()
+	taken, hold := make(chan struct{}), make(chan struct{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { close(hold); _ = l.Close() })
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			close(taken)
+			<-hold
+			_ = conn.Close()
+		}
+	}()
+	return "http://" + l.Addr().String(), func() {
+		t.Helper()
+		select {
+		case <-taken:
+		case <-time.After(patience):
+			t.Fatal("the job does not run")
+		}
 	}
 }
 

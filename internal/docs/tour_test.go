@@ -79,6 +79,8 @@ func TestReadmeTour(t *testing.T) {
 	w.stop()
 
 	w = shell.start(next("--triggers"))
+	w.logs(`Trigger note-inbox;`)
+	w.logs(`triggers active.*note-inbox`)
 	shell.run(publish)
 	w.logs(`mail from ada@example.com`)
 	if out := shell.run(next("--list")); !strings.Contains(out, "http:request") {
