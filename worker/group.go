@@ -53,7 +53,7 @@ func (p *pool) aggregate(ctx, alive context.Context) {
 	if p.w.aggregator == nil {
 		return
 	}
-	g := &aggregation{pool: p, queue: queue.New(p.w.rdb), jobs: asynq.NewClientFromRedisClient(p.w.rdb)}
+	g := &aggregation{pool: p, queue: queue.New(p.w.rdb)}
 	ticker := time.NewTicker(min(groupCheck, p.w.groups.Grace))
 	defer ticker.Stop()
 	for {
@@ -78,7 +78,6 @@ func (p *pool) aggregate(ctx, alive context.Context) {
 type aggregation struct {
 	*pool
 	queue *queue.Client
-	jobs  *asynq.Client // an asynq.Task shows its options to asynq's client alone
 }
 
 func (g *aggregation) look(ctx, alive context.Context, name string) error {
@@ -102,22 +101,31 @@ func (g *aggregation) aggregateSet(ctx context.Context, s *queue.Set) error {
 	if err := g.queue.ReadSet(ctx, s); err != nil || len(s.Messages) == 0 {
 		return err
 	}
-	task, err := g.call(s)
+	log := g.log.With("queue", s.Queue, "group", s.Group, "jobs", len(s.Messages))
+	entry, err := g.call(ctx, s)
 	if err != nil {
-		g.log.Error("the aggregator failed, the group is tried again in two minutes", "queue", s.Queue, "group", s.Group, "jobs", len(s.Messages), "err", err)
+		log.Error("the aggregator failed, the group is tried again in two minutes", "err", err)
 		return nil
 	}
 	// A set that was not finished in time is given up: its jobs go back to their group.
 	ctx, cancel := context.WithDeadline(ctx, s.Deadline)
 	defer cancel()
-	if _, err := g.jobs.EnqueueContext(ctx, task, asynq.Queue(s.Queue)); err != nil {
+	switch err := g.queue.Enqueue(ctx, []queue.Entry{entry})[0].Err; {
+	case errors.Is(err, queue.ErrIDTaken), errors.Is(err, queue.ErrNotUnique):
+		log.Error("the aggregator's job is there already, the group is tried again in two minutes", "err", err)
+		return nil
+	case err != nil:
 		return fmt.Errorf("store the job of group %q: %w", s.Group, err)
 	}
-	_, err = g.queue.DropSet(ctx, s)
+	dropped, err := g.queue.DropSet(ctx, s)
+	if err == nil && !dropped {
+		log.Warn("the group's jobs were given back while the aggregator's job was stored: they are aggregated again")
+	}
 	return err
 }
 
-func (g *aggregation) call(s *queue.Set) (task *asynq.Task, err error) {
+// call asks the aggregator, which may panic.
+func (g *aggregation) call(ctx context.Context, s *queue.Set) (entry queue.Entry, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &job.PanicError{Value: v, Stack: debug.Stack()}
@@ -127,8 +135,9 @@ func (g *aggregation) call(s *queue.Set) (task *asynq.Task, err error) {
 	for i, m := range s.Messages {
 		tasks[i] = asynq.NewTaskWithHeaders(m.Type, m.Payload, m.Headers)
 	}
-	if task = g.w.aggregator.Aggregate(s.Group, tasks); task == nil {
-		return nil, errors.New("it returned no task")
+	task := g.w.aggregator.Aggregate(s.Group, tasks)
+	if task == nil {
+		return entry, errors.New("it returned no task")
 	}
-	return task, nil
+	return compose(ctx, task, asynq.Queue(s.Queue))
 }
