@@ -1,8 +1,12 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -13,12 +17,18 @@ import (
 // When a worker is given up. A reaper goes by what it has seen itself, look by look, on one unbroken line to Redis: the other's
 // beat stood still while everything else went on. So nobody steals after an outage, a freeze of his own, or by a wrong clock.
 const (
-	// How often a reaper looks: at others that hold jobs, at others that are idle, and whether there are others. The first two are
-	// stretched for large fleets, of which every worker looks.
-	lookEvery    = 250 * time.Millisecond
-	lookAtIdle   = 500 * time.Millisecond
-	lookAround   = 5 * time.Second
-	lookTogether = 10 // workers that look as often
+	// How often a reaper looks: at others that hold jobs, at others that are idle, and whether there are others.
+	lookEvery  = 250 * time.Millisecond
+	lookAtIdle = 500 * time.Millisecond
+	lookAround = 5 * time.Second
+
+	// watchmen is how many watch each worker of a queue, in a fleet that is larger. All of them must die with it until the others
+	// notice later.
+	watchmen = 8
+
+	// ringEvery is how often the reaper of a larger fleet asks who there is. It looks at its own part alone meanwhile.
+	ringEvery = 2 * time.Second
+	hundred   = 100 // of workers, for each of which they ask as much less often: all answers together grow with the fleet alone
 
 	// lookLimit bounds one look.
 	lookLimit = time.Second
@@ -59,10 +69,13 @@ type Reaper struct {
 	// MaxCrashes quarantine a job; see Client.Reap.
 	maxCrashes int
 
-	vigils map[post]*vigil
-	every  time.Duration // until the next look
-	looked time.Time     // the last look that Redis answered
-	failed bool          // the last look
+	vigils    map[post]*vigil
+	part      map[string][]string // by queue, who is watched of a larger fleet
+	ringed    time.Time           // when it was seen who there is
+	ringEvery time.Duration       // until that is asked again
+	every     time.Duration       // until the next look
+	looked    time.Time           // the last look that Redis answered
+	failed    bool                // the last look
 }
 
 // post is a worker's place in a queue.
@@ -148,52 +161,119 @@ func (r *Reaper) look(ctx context.Context, report func(Reaping)) {
 
 // pace sets when to look again.
 func (r *Reaper) pace(s sight) {
-	times := 1 + len(s.beats)/lookTogether
 	switch {
-	case len(s.beats) == 0:
+	case len(s.beats) == 0 && r.part == nil:
 		r.every = lookAround
 	case s.owned > int64(r.worker.Held()):
-		r.every = stretch(lookEvery, times)
+		r.every = lookEvery
 	default:
-		r.every = stretch(lookAtIdle, times)
+		r.every = lookAtIdle
 	}
 }
 
-func stretch(d time.Duration, times int) time.Duration { return time.Duration(int64(d) * int64(times)) }
-
 // sight is what one look saw.
 type sight struct {
-	beats     map[post]int64  // of the others
+	beats     map[post]int64  // of those that this reaper watches
 	owned     int64           // jobs that workers own, this one included
 	connected map[string]bool // nil if Redis does not tell
 }
 
 // see asks for the beats, and for the connections if there are others.
 func (r *Reaper) see(ctx context.Context) (sight, error) {
-	s := sight{beats: make(map[post]int64)}
+	var s sight
+	var err error
+	if r.part == nil || time.Since(r.ringed) >= r.ringEvery {
+		s.beats, err = r.ring(ctx)
+	} else {
+		s.beats, err = r.beats(ctx)
+	}
+	if err != nil || len(s.beats) == 0 {
+		return s, err
+	}
+	if s.owned, err = r.owned(ctx); err == nil {
+		s.connected, err = r.connected(ctx, s.beats)
+	}
+	return s, err
+}
+
+// ring asks for all workers of the queues, and takes this reaper's part of them. A small fleet has no parts: everybody watches
+// everybody, and each look asks anew.
+func (r *Reaper) ring(ctx context.Context) (map[post]int64, error) {
 	pipe := r.worker.client.rdb.Pipeline()
 	lists := make([]*redis.ZSliceCmd, len(r.worker.names))
 	for i, name := range r.worker.names {
 		lists[i] = pipe.ZRangeWithScores(ctx, wire.BeatsKey(name), 0, -1)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return s, err
+		return nil, err
 	}
+	r.part, r.ringed, r.ringEvery = nil, time.Now(), ringEvery
+	part, large := make(map[string][]string, len(lists)), false
+	beats := make(map[post]int64)
 	for i, list := range lists {
+		all := make(map[string]int64)
 		for _, z := range list.Val() {
 			if worker, _ := z.Member.(string); worker != r.worker.id {
-				s.beats[post{r.worker.names[i], worker}] = int64(z.Score)
+				all[worker] = int64(z.Score)
 			}
 		}
+		mine := next(r.worker.id, slices.Collect(maps.Keys(all)), watchmen)
+		for _, worker := range mine {
+			beats[post{r.worker.names[i], worker}] = all[worker]
+		}
+		if len(mine) > 0 {
+			part[r.worker.names[i]] = mine
+		}
+		large = large || len(mine) < len(all)
+		r.ringEvery = max(r.ringEvery, ringEvery*time.Duration(len(all)/hundred))
 	}
-	if len(s.beats) == 0 {
-		return s, nil
+	if large {
+		r.part = part
 	}
-	var err error
-	if s.owned, err = r.owned(ctx); err == nil {
-		s.connected, err = r.connected(ctx, s.beats)
+	return beats, nil
+}
+
+// next are the n that follow a worker on the ring of a queue's workers. Their hashes order it: those of one machine, which die
+// together, don't stand beside each other.
+func next(worker string, others []string, n int) []string {
+	if len(others) <= n {
+		return others
 	}
-	return s, err
+	place := func(name string) uint64 {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(name)) // never fails
+		// FNV's high bits hardly change with the last letters of a name; murmur's last steps mix them.
+		sum := h.Sum64()
+		sum = (sum ^ sum>>33) * 0xff51afd7ed558ccd
+		sum = (sum ^ sum>>33) * 0xc4ceb9fe1a85ec53
+		return sum ^ sum>>33
+	}
+	own := place(worker)
+	slices.SortFunc(others, func(a, b string) int { return cmp.Compare(place(a)-own, place(b)-own) })
+	return others[:n]
+}
+
+// beats asks for the beats of this reaper's part. Who has left shows none.
+func (r *Reaper) beats(ctx context.Context) (map[post]int64, error) {
+	pipe := r.worker.client.rdb.Pipeline()
+	asked := make(map[string]*redis.FloatSliceCmd, len(r.part))
+	for queue, workers := range r.part {
+		asked[queue] = pipe.ZMScore(ctx, wire.BeatsKey(queue), workers...)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	beats := make(map[post]int64)
+	for queue, cmd := range asked {
+		for i, score := range cmd.Val() {
+			if score == 0 {
+				r.ringed = time.Time{} // the ring has changed
+				continue
+			}
+			beats[post{queue, r.part[queue][i]}] = int64(score)
+		}
+	}
+	return beats, nil
 }
 
 func (r *Reaper) owned(ctx context.Context) (int64, error) {
@@ -297,6 +377,7 @@ func (r *Reaper) reap(ctx context.Context, p post, beat int64, frozen bool, repo
 		return // it has beaten since, or another reaper was faster
 	}
 	delete(r.vigils, p)
+	r.ringed = time.Time{} // those behind it on the ring are this worker's now
 	r.worker.call(p.queue) // the dead may have kept it
 	report(Reaping{Queue: p.queue, Worker: p.worker, Frozen: frozen, Jobs: jobs, Err: err})
 }

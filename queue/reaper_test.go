@@ -1,8 +1,17 @@
 package queue
 
 import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/redistest"
+	"github.com/bellhop-dev/bellhop/internal/wire"
 )
 
 // What a reaper may conclude from a row of looks, 250 ms apart.
@@ -59,5 +68,154 @@ func TestVerdict(t *testing.T) {
 				t.Errorf("dead %t, frozen %t; want %t, %t", dead, frozen, c.dead, c.frozen)
 			}
 		})
+	}
+}
+
+// Each worker of a large fleet has its watchmen, whoever of them looks.
+func TestEveryoneIsWatched(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{2, 9, 10, 300} {
+		fleet := make([]string, size)
+		for i := range fleet {
+			fleet[i] = fmt.Sprintf("host-%d:%d", i/20, i)
+		}
+		watched := make(map[string]int)
+		for i, me := range fleet {
+			for _, other := range next(me, slices.Concat(fleet[:i], fleet[i+1:]), watchmen) {
+				watched[other]++
+			}
+		}
+		for _, worker := range fleet {
+			if watched[worker] != min(size-1, watchmen) {
+				t.Errorf("%s of %d has %d watchmen", worker, size, watched[worker])
+			}
+		}
+	}
+}
+
+func (r *Reaper) seen(t *testing.T) map[post]int64 {
+	t.Helper()
+	s, err := r.see(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.beats
+}
+
+// The reaper of a large fleet looks at its part, finds the next ones when one of them has left, and is no slower than a small one's.
+func TestALargeFleetIsWatchedInParts(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx, names := t.Context(), []string{"a", "b", "c"}
+		others := make([]redis.Z, 99)
+		for i := range others {
+			others[i] = redis.Z{Score: 1000, Member: fmt.Sprint("w", i)}
+		}
+		for _, name := range names {
+			rdb.ZAdd(ctx, wire.BeatsKey(name), others...)
+		}
+		me, err := New(rdb).NewWorker("me", names...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := me.Reaper(3)
+		first := r.seen(t)
+		if len(first) != watchmen*len(names) {
+			t.Fatalf("watches %d posts", len(first))
+		}
+		if r.pace(sight{beats: first, owned: 1}); r.every != lookEvery {
+			t.Errorf("looks every %v", r.every)
+		}
+		var left post
+		for left = range first {
+			break
+		}
+		rdb.ZRem(ctx, wire.BeatsKey(left.queue), left.worker)
+		rdb.ZAdd(ctx, wire.BeatsKey(left.queue), redis.Z{Score: 1000, Member: "me"})
+		if second := r.seen(t); len(second) != len(first)-1 {
+			t.Errorf("one has left, %d of %d posts are seen", len(second), len(first))
+		}
+		third := r.seen(t)
+		if _, there := third[left]; there || len(third) != len(first) {
+			t.Errorf("its place was not taken: %d posts", len(third))
+		}
+	})
+}
+
+// With a hundred workers on three queues a death is seen as soon as with two.
+func TestADeathInALargeFleet(t *testing.T) {
+	t.Parallel()
+	ctx, rdb := t.Context(), redistest.New(t)
+	client := New(rdb)
+	dead, err := client.NewWorker("dead", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub := rdb.Subscribe(ctx, wire.AliveChannel("dead"))
+	if _, err := sub.Receive(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if s := client.Enqueue(ctx, []Entry{{Message: &wire.Message{Type: "x", ID: "j", Queue: "a"}}}); s[0].Err != nil {
+		t.Fatal(s[0].Err)
+	}
+	if _, err := dead.Fetch(ctx, "a", 1); err != nil {
+		t.Fatal(err)
+	}
+	// Its watchman: of those that could be, one that is before it on the ring. The others beat on.
+	var watchman string
+	others := make([]string, 99)
+	for i := range others {
+		others[i] = fmt.Sprint("w", i)
+	}
+	for i, w := range others {
+		if slices.Contains(next(w, append(slices.Concat(others[:i], others[i+1:]), "dead"), watchmen), "dead") {
+			watchman = w
+			break
+		}
+	}
+	beat := func() {
+		for _, name := range []string{"a", "b", "c"} {
+			zs := make([]redis.Z, 0, len(others))
+			for _, w := range others {
+				zs = append(zs, redis.Z{Score: float64(time.Now().UnixMilli()), Member: w})
+			}
+			rdb.ZAdd(ctx, wire.BeatsKey(name), zs...)
+		}
+	}
+	beat()
+	me, err := client.NewWorker(watchman, "a", "b", "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(ctx)
+	got := make(chan Reaping, 100)
+	var wg sync.WaitGroup
+	wg.Go(func() { me.Reaper(3).Run(running, func(r Reaping) { got <- r }) })
+	t.Cleanup(func() { stop(); wg.Wait() })
+	ticker := time.NewTicker(500 * time.Millisecond)
+	defer ticker.Stop()
+	var died time.Time
+	for n := 0; ; {
+		select {
+		case <-ticker.C:
+			beat()
+			if n++; n < 6 {
+				dead.Beat(ctx)
+			} else if died.IsZero() {
+				died = time.Now()
+				_ = sub.Close()
+			}
+		case reaping := <-got:
+			if reaping.Worker != "dead" {
+				t.Fatalf("%+v", reaping)
+			}
+			if after := time.Since(died); died.IsZero() || len(reaping.Jobs) != 1 || after > 3*time.Second {
+				t.Errorf("%v after its death: %+v", after, reaping)
+			}
+			t.Logf("%v after its death", time.Since(died))
+			return
+		case <-time.After(20 * time.Second):
+			t.Fatal("nobody saw it")
+		}
 	}
 }
