@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"log"
 
 	"github.com/bellhop-dev/bellhop/job"
 )
@@ -49,13 +48,14 @@ func ExampleOnce() {
 	defer closeAll()
 	once, err := job.NewOnce(rdb, job.OnceConfig{})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	shop := &Shop{cards: &Cards{charged: make(map[string]int)}, once: once}
 	for attempt := 1; attempt <= 2; attempt++ { // what a worker does
 		ctx := job.NewContext(context.Background(), &job.Job{ID: "order-42", Queue: "shop", Attempt: attempt})
 		if err := shop.ChargeOrder(ctx, Order{Card: "tok_1", Cents: 990}); err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
 		}
 	}
 	fmt.Println(shop.cards.charged)
@@ -96,7 +96,8 @@ func ExampleIdempotencyKey() {
 	ctx := job.NewContext(context.Background(), &job.Job{ID: "order-42", Queue: "shop", Attempt: 1}) // what a worker does
 	key, err := job.IdempotencyKey(ctx, "book")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(key)
 	// Output:
