@@ -70,9 +70,10 @@ func (p *pool) takeStrictly(ctx context.Context, fetching *sync.WaitGroup, n int
 			return
 		}
 		got := make(chan int, 1)
-		p.reserve(l, n)
-		fetching.Go(func() { got <- p.fetch(ctx, l, n) })
-		n -= within(got, n)
+		slots := n // the fetch's own: it may start when n has changed
+		p.reserve(l, slots)
+		fetching.Go(func() { got <- p.fetch(ctx, l, slots) })
+		n -= within(got, slots)
 	}
 }
 

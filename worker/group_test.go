@@ -57,7 +57,7 @@ func (c *severed) Write(p []byte) (int, error) {
 func (c *severed) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.mine.Load() {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, io.EOF
 	}
 	return n, err
