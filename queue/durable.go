@@ -15,6 +15,11 @@ type Option func(*Client)
 // Durable makes Enqueue answer only once so many replicas have the jobs too, so that a failover to one of them loses none. It
 // waits for them at most so long (default 1s; keep it below the client's read timeout), once for all the jobs of a round trip. Redis asks
 // its replicas with each WAIT, which costs a round trip to the slowest of them. It does not work in a Cluster.
+//
+// It holds for what this client enqueues, the jobs of triggers that were given it included. Ends of attempts and published events are
+// acknowledged by the master alone: after a failover that lost them, a job runs again, an event is gone.
+//
+// A duplicate is answered as such: that the job which stands in its place is replicated was for its own answer to say.
 func Durable(replicas int, within time.Duration) Option {
 	if within <= 0 {
 		within = time.Second
@@ -33,6 +38,9 @@ type durability struct {
 
 // check refuses what Durable can't do.
 func (d durability) check(rdb redis.UniversalClient) error {
+	if d.replicas < 0 {
+		return fmt.Errorf("the durable mode asks for %d replicas: name at least one, or 0 to leave it off", d.replicas)
+	}
 	if _, cluster := rdb.(*redis.ClusterClient); cluster && d.replicas > 0 {
 		return errors.New("the durable mode does not work in a Redis Cluster: use Sentinel, or leave it off")
 	}
@@ -47,8 +55,11 @@ func (d durability) wait(ctx context.Context, p redis.Pipeliner, calls []*call) 
 	return p.Do(ctx, "WAIT", d.replicas, d.within.Milliseconds())
 }
 
-// judge makes errors of answers that too few replicas confirmed.
+// judge notes which answers too few replicas confirmed. What the script said still holds: a duplicate is one.
 func (d durability) judge(calls []*call, confirmed *redis.Cmd) {
+	for _, call := range calls {
+		call.unconfirmed = nil
+	}
 	if confirmed == nil {
 		return
 	}
@@ -58,12 +69,17 @@ func (d durability) judge(calls []*call, confirmed *redis.Cmd) {
 	}
 	for _, call := range calls {
 		if call.reply.Err() == nil {
-			call.reply.SetErr(&replicationError{confirmed: n, wanted: d.replicas, cause: err})
+			call.unconfirmed = &replicationError{confirmed: n, wanted: d.replicas, cause: err}
 		}
 	}
 }
 
-// replicationError is an answer, not the lack of one: it is not asked again.
+// unheard tells that the jobs' answer came and the replicas' was lost: both are asked for again.
+func (c *call) unheard() bool {
+	return c.unconfirmed != nil && c.unconfirmed.cause != nil && unanswered(c.unconfirmed.cause)
+}
+
+// replicationError tells that a job is stored, but not on as many replicas as asked for.
 type replicationError struct {
 	confirmed int64
 	wanted    int
@@ -80,6 +96,3 @@ func (e *replicationError) Error() string {
 func (e *replicationError) Is(target error) bool { return target == ErrNotReplicated }
 
 func (e *replicationError) Unwrap() error { return e.cause }
-
-// RedisError makes it one of go-redis' answers.
-func (e *replicationError) RedisError() {}

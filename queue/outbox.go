@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -132,7 +133,7 @@ const sendTries = 3
 func (o *outbox) ask(ctx context.Context, calls []*call) {
 	for try := 1; len(calls) > 0; try++ {
 		o.client.run(ctx, calls...)
-		calls = refused(calls, unanswered)
+		calls = slices.DeleteFunc(slices.Clone(calls), func(c *call) bool { return !c.unheard() && (c.reply.Err() == nil || !unanswered(c.reply.Err())) })
 		if try == sendTries || ctx.Err() != nil {
 			return
 		}
@@ -189,6 +190,9 @@ func (o *outbox) answer(call *call, load []*parcel) {
 			p.answer = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.queue, err)}
 		} else {
 			p.answer = stored(reply[2*n], reply[2*n+1])
+			if p.answer.Err == nil && call.unconfirmed != nil {
+				p.answer.Err = fmt.Errorf("enqueue to %q: %w", o.queue, call.unconfirmed)
+			}
 		}
 		close(p.done)
 	}

@@ -43,6 +43,8 @@ type call struct {
 	keys   []string
 	args   []any
 	reply  *redis.Cmd
+
+	unconfirmed *replicationError // see durability.judge
 }
 
 // run sends the calls in one round trip (one for each node of a Cluster). Each has its own reply or error. A script that

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,6 +128,14 @@ func TestDurableWaitsForReplicas(t *testing.T) {
 	greedy := queue.New(set.Client(), queue.Durable(2, 50*time.Millisecond))
 	if got := greedy.Enqueue(t.Context(), []queue.Entry{{Message: message("c")}}); !errors.Is(got[0].Err, queue.ErrNotReplicated) {
 		t.Errorf("two replicas of one confirmed: %v", got[0].Err)
+	}
+	// Too few replicas make no new job of a duplicate.
+	if got := greedy.Enqueue(t.Context(), []queue.Entry{{Message: message("a")}, {Message: message("e")}}); !errors.Is(got[0].Err, queue.ErrIDTaken) ||
+		errors.Is(got[0].Err, queue.ErrNotReplicated) || got[0].Holder != "a" || !errors.Is(got[1].Err, queue.ErrNotReplicated) {
+		t.Errorf("%+v", got)
+	}
+	if got := queue.New(set.Client(), queue.Durable(-1, 0)).Enqueue(t.Context(), []queue.Entry{{Message: message("f")}}); got[0].Err == nil {
+		t.Error("a negative number of replicas was taken")
 	}
 	cluster := queue.New(redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}}), queue.Durable(1, 0))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -258,4 +268,38 @@ func TestCleanFindsEveryOrphan(t *testing.T) {
 			t.Errorf("found %d orphans of 20", found)
 		}
 	})
+}
+
+// deafToReplicas loses the first answers of WAIT, not those of the script before it.
+type deafToReplicas struct{ lost atomic.Int32 }
+
+func (*deafToReplicas) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*deafToReplicas) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (h *deafToReplicas) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		last := cmds[len(cmds)-1]
+		if last.Name() == "wait" && cmds[0].Err() == nil && h.lost.Add(1) <= 2 {
+			last.SetErr(io.EOF)
+			return io.EOF
+		}
+		return err
+	}
+}
+
+func TestALostConfirmationIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Sentinel(t).Client()
+	hook := new(deafToReplicas)
+	rdb.AddHook(hook)
+	client := queue.New(rdb, queue.Durable(1, 2*time.Second))
+	if got := client.Enqueue(t.Context(), []queue.Entry{{Message: message("a")}}); got[0].Err != nil || got[0].State != queue.Pending {
+		t.Errorf("%+v", got[0])
+	}
+	if n := hook.lost.Load(); n != 3 {
+		t.Errorf("the replicas were asked %d times", n)
+	}
+	if n := rdb.LLen(t.Context(), wire.PendingKey(q)).Val(); n != 1 {
+		t.Errorf("%d jobs are stored", n)
+	}
 }
