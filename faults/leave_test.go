@@ -35,5 +35,9 @@ func terminated(r *rig) figure {
 		r.counted(len(r.acknowledged()), 0)
 	}
 	ok := idle <= time.Second && loaded <= within+time.Second && handedBack == len(long) && again == 0
-	return measured(ok, "idle %.2f s, loaded %.1f s (grace 3 s), runs twice %d", idle.Seconds(), loaded.Seconds(), again)
+	got := measured(ok, "idle %.2f s, loaded %.1f s (grace 3 s), runs twice %d", idle.Seconds(), loaded.Seconds(), again)
+	if loaded.Round(100*time.Millisecond) > within {
+		got = got.missing("once the grace is over, handlers may still return for 0.3 s")
+	}
+	return got
 }
