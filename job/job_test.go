@@ -379,7 +379,7 @@ func TestEventHandedOn(t *testing.T) {
 func TestEndlessDurations(t *testing.T) {
 	t.Parallel()
 	ctx, rdb := t.Context(), redistest.New(t)
-	for name, d := range map[string]time.Duration{"most": math.MaxInt64, "nearly": math.MaxInt64 - 1, "seconds": math.MaxInt64 / time.Second * time.Second} {
+	for name, d := range map[string]time.Duration{"most": math.MaxInt64, "nearly": math.MaxInt64 - 1, "seconds": time.Duration(math.MaxInt64).Truncate(time.Second)} {
 		_, err := sendWelcome.Enqueue(ctx, job.NewClient(rdb), welcome{UserID: name}, job.ID(name), job.Retention(d), job.Timeout(d), job.Unique(d))
 		if err != nil {
 			t.Fatal(name, err)

@@ -129,7 +129,7 @@ func TestDueIgnoresWhatStockToolsLeftBehind(t *testing.T) {
 func TestDueMovesMoreThanOneBatch(t *testing.T) {
 	t.Parallel()
 	b := setup(t, redistest.New(t))
-	at := b.now().Add(200 * time.Millisecond)
+	at := b.now().Add(3 * time.Second) // all are stored before it
 	entries := make([]queue.Entry, 1200)
 	for i, id := range ids(1200) {
 		entries[i] = queue.Entry{Message: message(id), At: at}
