@@ -82,6 +82,9 @@ func (s *sentCommand) entry() (queue.Entry, error) {
 	}
 	if slices.Contains(s.args[3:3+keys], any(wire.ScheduledKey(e.Message.Queue))) {
 		e.At = time.Unix(stamp, 0)
+		if e.UniqueFor > 0 { // asynq has added the wait already; queue adds it itself
+			e.UniqueFor = max(e.UniqueFor-time.Until(e.At), time.Second)
+		}
 	}
 	return e, nil
 }

@@ -54,7 +54,7 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 	}
 
 	group := new(lifecycle.Group)
-	group.Add("worker", w.Run)
+	group.Add("run", w.Run)
 	group.Add("catalog", catalog.Run)
 	addr := ""
 	if p.cfg.HTTP.Addr != "" {
