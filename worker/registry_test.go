@@ -36,8 +36,8 @@ func TestTasksAreWrittenAgain(t *testing.T) {
 	}
 	b.eventually("both tasks are known again", func() bool { return known() == 2 })
 
-	limit := func(max string) {
-		if err := server.Admin().ConfigSet(t.Context(), "maxmemory", max).Err(); err != nil {
+	limit := func(bytes string) {
+		if err := server.Admin().ConfigSet(t.Context(), "maxmemory", bytes).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
