@@ -26,6 +26,7 @@ type Config struct {
 	Redis    redisconn.Config `mapstructure:"redis"`
 	Events   events.Config    `mapstructure:"events"`
 	Triggers Triggers         `mapstructure:"triggers"`
+	Durable  Durable          `mapstructure:"durable"`
 	Worker   worker.Config    `mapstructure:"worker"`
 	Handlers Handlers         `mapstructure:"handlers"`
 	HTTP     HTTP             `mapstructure:"http"`
@@ -43,6 +44,7 @@ func (c *Config) sections() []section {
 		sectionOf("redis", &c.Redis, "url"),
 		sectionOf("events", &c.Events, ""),
 		sectionOf("triggers", &c.Triggers, ""),
+		sectionOf("durable", &c.Durable, ""),
 		sectionOf("worker", &c.Worker, ""),
 		sectionOf("handlers.http", &c.Handlers.HTTP, ""),
 		sectionOf("http", &c.HTTP, "addr"),

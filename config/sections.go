@@ -1,11 +1,14 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
+	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/triggers"
 )
 
@@ -36,6 +39,41 @@ func (t Triggers) Validate() error {
 		seen[file] = true
 	}
 	return errors.Join(faults...)
+}
+
+// Durable says when a job or an event that this process stores is acknowledged: once replicas have it too. A failover then loses none.
+type Durable struct {
+	// Replicas that must have it; it does not work in a Cluster. Default 0: the master's word is enough.
+	Replicas int `mapstructure:"replicas"`
+
+	// Within is how long they are waited for; then the call fails, though the job or event is stored. Default 1s.
+	Within time.Duration `mapstructure:"within"`
+}
+
+// WithDefaults fills what is not set.
+func (d Durable) WithDefaults() Durable {
+	d.Within = cmp.Or(d.Within, time.Second)
+	return d
+}
+
+// Validate reports every fault at once.
+func (d Durable) Validate() error {
+	d = d.WithDefaults()
+	var faults []error
+	if d.Replicas < 0 {
+		faults = append(faults, fmt.Errorf("replicas: is %d, name at least one, or 0 to leave it off", d.Replicas))
+	}
+	if d.Within < time.Millisecond {
+		faults = append(faults, fmt.Errorf("within: is %v, at least 1ms is needed", d.Within))
+	}
+	return errors.Join(faults...)
+}
+
+// EventsConfig is Events with the durable mode in them.
+func (c Config) EventsConfig() events.Config {
+	e := c.Events
+	e.Replicas, e.ReplicasWithin = c.Durable.Replicas, c.Durable.Within
+	return e
 }
 
 // HTTP is the worker's own small server, for the orchestrator: /healthz and /readyz.

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
@@ -19,6 +20,9 @@ func NewClient(rdb redis.UniversalClient, cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("configure events: %w", err)
 	}
 	cfg = cfg.WithDefaults()
+	if _, cluster := rdb.(*redis.ClusterClient); cluster && cfg.Replicas > 0 {
+		return nil, errors.New("configure events: the durable mode does not work in a Redis Cluster: use Sentinel, or leave it off")
+	}
 	return &Client{rdb: rdb, cfg: cfg, keys: keysOf(cfg.Prefix)}, nil
 }
 

@@ -46,6 +46,12 @@ type Config struct {
 	// MaxDead is how many dead matches are kept. When they are that many, adding one fails, and the event stays
 	// pending: none is dropped. Default 100,000.
 	MaxDead int64 `mapstructure:"max_dead"`
+
+	// Replicas is on how many replicas an event must be before its publishing is acknowledged; else ErrNotReplicated. It costs a round
+	// trip to the slowest of them, and does not work in a Cluster. Default 0: the master's word is enough.
+	Replicas int `mapstructure:"-"`
+	// ReplicasWithin is how long they are waited for. Default 1s; keep it below the client's read timeout.
+	ReplicasWithin time.Duration `mapstructure:"-"`
 }
 
 // Validate reports every fault at once.
@@ -68,6 +74,8 @@ func (c Config) Validate() error {
 	check(c.ClaimAfter >= 100*time.Millisecond, "claim_after: is %v, at least 100ms is needed", c.ClaimAfter)
 	check(c.Batch > 0 && c.Batch <= 10_000, "batch: is %d, 1 to 10000 are allowed", c.Batch)
 	check(c.MaxDead > 0, "max_dead: is %d, must be positive", c.MaxDead)
+	check(c.Replicas >= 0, "replicas: is %d, name at least one, or 0 to leave it off", c.Replicas)
+	check(c.ReplicasWithin > 0, "replicas_within: is %v, must be positive", c.ReplicasWithin)
 	return errors.Join(faults...)
 }
 
@@ -81,5 +89,6 @@ func (c Config) WithDefaults() Config {
 	c.ClaimAfter = cmp.Or(c.ClaimAfter, DefaultClaimAfter)
 	c.Batch = cmp.Or(c.Batch, DefaultBatch)
 	c.MaxDead = cmp.Or(c.MaxDead, DefaultMaxDead)
+	c.ReplicasWithin = cmp.Or(c.ReplicasWithin, time.Second)
 	return c
 }

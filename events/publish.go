@@ -126,7 +126,7 @@ func (c *Client) storeChunk(ctx context.Context, items []publishing, outcomes []
 		keys = append(keys, it.seenKey)
 		args = append(args, it.token, it.json)
 	}
-	answers, err := publishScript.Run(ctx, c.rdb, keys, args...).Slice()
+	answers, unconfirmed, err := c.runPublish(ctx, keys, args)
 	if err == nil && len(answers) != len(items) {
 		err = fmt.Errorf("%d answers to %d events", len(answers), len(items))
 	}
@@ -136,6 +136,9 @@ func (c *Client) storeChunk(ctx context.Context, items []publishing, outcomes []
 			continue
 		}
 		outcomes[it.index] = published(answers[i])
+		if p := &outcomes[it.index]; p.Err == nil && !p.Duplicate {
+			p.Err = unconfirmed
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ type ClientOption = queue.Option
 
 // Durable makes the client wait until so many replicas have a job too before it is acknowledged, at most so long (default 1s); else
 // enqueueing fails with queue.ErrNotReplicated. It is off by default: each round trip then takes one to the slowest of them, too. It
-// holds for jobs alone, not for published events; see queue.Durable.
+// holds for jobs alone; for published events see events.Config.Replicas, for the rest queue.Durable.
 func Durable(replicas int, within time.Duration) ClientOption { return queue.Durable(replicas, within) }
 
 // NewClient returns a client over rdb, which stays the caller's to close.

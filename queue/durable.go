@@ -16,8 +16,8 @@ type Option func(*Client)
 // waits for them at most so long (default 1s; keep it below the client's read timeout), once for all the jobs of a round trip. Redis asks
 // its replicas with each WAIT, which costs a round trip to the slowest of them. It does not work in a Cluster.
 //
-// It holds for what this client enqueues, the jobs of triggers that were given it included. Ends of attempts and published events are
-// acknowledged by the master alone: after a failover that lost them, a job runs again, an event is gone.
+// It holds for what this client enqueues, the jobs of triggers that were given it included. Ends of attempts are
+// acknowledged by the master alone: after a failover that lost them, a job runs again. Events have a setting of their own.
 //
 // A duplicate is answered as such: that the job which stands in its place is replicated was for its own answer to say.
 func Durable(replicas int, within time.Duration) Option {

@@ -192,12 +192,12 @@ func (e *enqueuer) connect(ctx context.Context) error {
 		rdb.Close() //nolint:errcheck // the ping's error says more
 		return unreachable(e.cfg.Redis, err)
 	}
-	client, err := events.NewClient(rdb, e.cfg.Events)
+	client, err := events.NewClient(rdb, e.cfg.EventsConfig())
 	if err != nil {
 		return err
 	}
 	e.rdb, e.events = rdb, client
-	e.jobs, e.fleet = job.NewClient(rdb), fleet.New(rdb)
+	e.jobs, e.fleet = job.NewClient(rdb, job.Durable(e.cfg.Durable.Replicas, e.cfg.Durable.Within)), fleet.New(rdb)
 	return nil
 }
 

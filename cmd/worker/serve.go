@@ -103,7 +103,7 @@ func (p *process) triggers(rdb redis.UniversalClient, tasks triggers.Tasks, rule
 	for _, warning := range set.Warnings() {
 		p.log.Warn("trigger", "warning", warning)
 	}
-	stream, err := events.NewClient(rdb, p.cfg.Events)
+	stream, err := events.NewClient(rdb, p.cfg.EventsConfig())
 	if err != nil {
 		return nil, nil, fmt.Errorf("events: %w", err)
 	}
@@ -113,6 +113,6 @@ func (p *process) triggers(rdb redis.UniversalClient, tasks triggers.Tasks, rule
 			names = append(names, r.Name)
 		}
 	}
-	feed, err := triggers.NewFeed(set, stream, job.NewClient(rdb), p.log)
+	feed, err := triggers.NewFeed(set, stream, job.NewClient(rdb, job.Durable(p.cfg.Durable.Replicas, p.cfg.Durable.Within)), p.log)
 	return feed, names, err
 }
