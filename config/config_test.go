@@ -298,7 +298,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	none := []string{ // whose default is nothing
 		"redis.username", "redis.password", "redis.password_file", "redis.ca_file", "redis.cert_file", "redis.key_file", "redis.server_name",
 		"redis.pool_size", "redis.allow_eviction", "triggers.files", "triggers.allow_unknown_tasks", "worker.strict_priority", "worker.burst",
-		"handlers.http.allow", "http.addr",
+		"handlers.http.allow", "http.addr", "durable.replicas",
 	}
 	c := Default()
 	for _, k := range keys() {
