@@ -135,6 +135,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	if err := w.join(ctx); err != nil {
+		if ctx.Err() != nil {
+			w.leave(ctx) // told to stop while Redis' answer was under way: it may have us on the list
+		}
 		return err
 	}
 	w.tell()
