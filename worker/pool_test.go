@@ -92,14 +92,21 @@ func TestIdleWorkerIsQuiet(t *testing.T) {
 	ours.eventually("the jobs that may run have run", func() bool { return runs.Load() == 4 })
 	ours.atRest("a", "c")
 
+	// Stock's pauses are random, what is rare falls into a window or not, and a loaded machine adds commands, never takes some: the best
+	// of three windows counts.
 	const watch = 15 * time.Second // longer than every pause of either
-	before, stockBefore := commands(t, ours.rdb), commands(t, stocks.rdb)
-	<-time.After(watch)
-	rate := float64(commands(t, ours.rdb)-before) / watch.Seconds()
-	stockRate := float64(commands(t, stocks.rdb)-stockBefore) / watch.Seconds()
-	t.Logf("commands a second, those in scripts included: %.1f, stock %.1f", rate, stockRate)
-	if rate > 1.25*stockRate { // stock's pauses are random, and what is rare falls into the window or not
-		t.Errorf("an idle worker costs %.1f commands a second, a stock one %.1f", rate, stockRate)
+	for window := 1; ; window++ {
+		before, stockBefore := commands(t, ours.rdb), commands(t, stocks.rdb)
+		<-time.After(watch)
+		rate := float64(commands(t, ours.rdb)-before) / watch.Seconds()
+		stockRate := float64(commands(t, stocks.rdb)-stockBefore) / watch.Seconds()
+		t.Logf("commands a second, those in scripts included: %.1f, stock %.1f", rate, stockRate)
+		if rate <= 1.1*stockRate {
+			break
+		}
+		if window == 3 {
+			t.Fatalf("an idle worker costs %.1f commands a second, a stock one %.1f", rate, stockRate)
+		}
 	}
 	if runs.Load() != 4 {
 		t.Errorf("%d jobs ran, some of them in a paused queue", runs.Load())
