@@ -59,6 +59,11 @@ func (d Defaults) check() error {
 	return nil
 }
 
+// Named is the definition of a task of which nothing but the name is known: asynq's defaults, any JSON as payload.
+func Named(name string) Definition {
+	return Definition{Name: name, Defaults: Defaults{Queue: DefaultQueue, MaxRetry: DefaultMaxRetry, Timeout: DefaultTimeout}}
+}
+
 // Request asks for a job of the task. What its Defaults leave out is asynq's: queue "default", 30 minutes, and if nothing is set, 25
 // retries. It fails if the payload does not fit the task's schema or an option is out of range.
 func (d Definition) Request(payload []byte, opts ...Option) (Request, error) {
@@ -94,7 +99,7 @@ func Define[P any](name string, defaults ...Option) Task[P] {
 	if err := wire.CheckTask(name); err != nil {
 		panic("bellhop: define: " + err.Error())
 	}
-	o := optionsOf(Defaults{Queue: DefaultQueue, MaxRetry: DefaultMaxRetry, Timeout: DefaultTimeout})
+	o := optionsOf(Named(name).Defaults)
 	if err := o.apply(defaults); err != nil {
 		panic(fmt.Sprintf("bellhop: define %s: %v", name, err))
 	}

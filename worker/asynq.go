@@ -18,10 +18,8 @@ import (
 // same, and Job.SetResult keeps a result.
 func Asynq(task string, h asynq.Handler) job.Route {
 	return job.Route{
-		Definition: job.Definition{Name: task, Defaults: job.Defaults{
-			Queue: job.DefaultQueue, MaxRetry: job.DefaultMaxRetry, Timeout: job.DefaultTimeout,
-		}},
-		Handle: asynqHandler(h),
+		Definition: job.Named(task),
+		Handle:     asynqHandler(h),
 	}
 }
 

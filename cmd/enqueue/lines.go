@@ -175,9 +175,7 @@ func (r *lineReader) jobOf(rec record) (*job.Request, *events.Event, error) {
 		return nil, nil, fmt.Errorf("no worker has registered the task %q%s", rec.Task, suggest.DidYouMean(rec.Task, names))
 	}
 	if !ok {
-		d = job.Definition{Name: rec.Task, Defaults: job.Defaults{
-			Queue: job.DefaultQueue, MaxRetry: job.DefaultMaxRetry, Timeout: job.DefaultTimeout,
-		}}
+		d = job.Named(rec.Task)
 	}
 	opts, err := rec.options()
 	if err != nil {

@@ -147,9 +147,7 @@ func (e *enqueuer) definition(ctx context.Context, name string) (job.Definition,
 		names = append(names, d.Name)
 	}
 	if e.force {
-		return job.Definition{Name: name, Defaults: job.Defaults{
-			Queue: job.DefaultQueue, MaxRetry: job.DefaultMaxRetry, Timeout: job.DefaultTimeout,
-		}}, nil
+		return job.Named(name), nil
 	}
 	registered, err := e.fleet.Tasks(ctx)
 	if err != nil {
