@@ -98,7 +98,10 @@ func TestConsumerFindsBack(t *testing.T) {
 		wire.cut()
 		publish(t, c, "b")
 		eventually(t, "it noticed", func() bool {
-			return strings.Contains(log.String(), `action="read events"`) && strings.Contains(log.String(), `action="renew the bell"`)
+			told := log.String()
+			// Cut before the acknowledgement of a, it still holds a: that hold is renewed before the bell.
+			return strings.Contains(told, `action="read events"`) &&
+				(strings.Contains(told, `action="renew the bell"`) || strings.Contains(told, `action="hold events"`))
 		})
 		wire.mend()
 		eventually(t, "b is handled", func() bool { return seen.attempts("b") != nil })
