@@ -200,3 +200,11 @@ func (s *Set) matching(eventType string, fn func(*rule)) {
 		fn(r)
 	}
 }
+
+// fullName is the rule's name among those of all groups, as a replay for one trigger gives it.
+func (s *Set) fullName(r *rule) string {
+	if group := s.cfg.group(); group != "" {
+		return group + ":" + r.Name
+	}
+	return r.Name
+}

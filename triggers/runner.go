@@ -117,8 +117,9 @@ func (b *batchRun) match(ctx context.Context, index int) {
 	}
 	b.counters.events.Add(1)
 	o := &occurrence{streamID: d.StreamID, storedAt: stored, vars: newEventVars(d.Event)}
+	only := d.Event.ReplayedFor()
 	b.set.matching(d.Event.Type, func(r *rule) {
-		if b.outcomes[index] == nil {
+		if b.outcomes[index] == nil && (only == "" || only == b.set.fullName(r)) {
 			b.outcomes[index] = b.fire(ctx, index, r, o)
 		}
 	})
