@@ -213,10 +213,10 @@ func TestHTTPConfigReportsEveryFault(t *testing.T) {
 			t.Errorf("fault %d is %q, want %q ...", i, lines[i], want[i])
 		}
 	}
-	if _, err := handlers.Routes(cfg, nil); err == nil {
+	if _, err := handlers.Routes(cfg, handlers.Deps{}); err == nil {
 		t.Error("Routes took it")
 	}
-	routes, err := handlers.Routes(handlers.Config{}, nil)
+	routes, err := handlers.Routes(handlers.Config{}, handlers.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,13 +23,22 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Routes binds the built-in tasks to their handlers, to be given to a worker. A nil logger is slog.Default().
-func Routes(cfg Config, logger *slog.Logger) ([]job.Route, error) {
+// Deps are what the built-in handlers work with beside their configuration.
+type Deps struct {
+	// Jobs enqueues what a job leads to: the deliveries of webhook:fanout.
+	Jobs *job.Client
+
+	// Logger is where log:write writes, and where the others tell what an operator should know. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Routes binds the built-in tasks to their handlers, to be given to a worker.
+func Routes(cfg Config, deps Deps) ([]job.Route, error) {
 	http, err := NewHTTP(cfg.HTTP)
 	if err != nil {
 		return nil, err
 	}
-	log := NewLog(logger)
+	log := NewLog(deps.Logger)
 	return []job.Route{
 		tasks.RequestHTTP.HandledBy(http.Request),
 		tasks.WriteLog.HandledBy(log.Write),

@@ -32,7 +32,7 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 		}
 	}
 
-	routes, err := handlers.Routes(handlers.Config{HTTP: p.cfg.Handlers.HTTP}, p.log)
+	routes, err := handlers.Routes(handlers.Config{HTTP: p.cfg.Handlers.HTTP}, handlers.Deps{Jobs: job.NewClient(rdb), Logger: p.log})
 	if err != nil {
 		return cli.UsageError{Err: err}
 	}

@@ -48,7 +48,7 @@ func match(file string) error {
 	if err != nil {
 		return err
 	}
-	routes, err := handlers.Routes(handlers.Config{HTTP: cfg.Handlers.HTTP}, nil)
+	routes, err := handlers.Routes(handlers.Config{HTTP: cfg.Handlers.HTTP}, handlers.Deps{})
 	if err != nil {
 		return err
 	}
