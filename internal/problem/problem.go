@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -41,6 +42,15 @@ type Fault struct {
 	Parameter string `json:"parameter,omitempty" doc:"Name of a parameter of the path or query."`
 	Header    string `json:"header,omitempty" doc:"Name of a header of the request."`
 	Detail    string `json:"detail" example:"field \"url\" is missing" doc:"What is wrong there, and what to do."`
+}
+
+// Error names the place and the fault.
+func (f Fault) Error() string {
+	place := f.Parameter + f.Header + strings.TrimPrefix(strings.TrimPrefix(f.Pointer, "#"), "/")
+	if place == "" {
+		return f.Detail
+	}
+	return place + ": " + f.Detail
 }
 
 // New returns a problem of a kind of ours: a short name in kebab-case, such as "unknown-task".
