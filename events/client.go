@@ -12,6 +12,8 @@ type Client struct {
 	rdb  redis.UniversalClient
 	cfg  Config
 	keys keys
+
+	outbox outbox
 }
 
 // NewClient returns a client that uses rdb, which the caller keeps and closes. It doesn't talk to Redis yet.
@@ -23,7 +25,9 @@ func NewClient(rdb redis.UniversalClient, cfg Config) (*Client, error) {
 	if _, cluster := rdb.(*redis.ClusterClient); cluster && cfg.Replicas > 0 {
 		return nil, errors.New("configure events: the durable mode does not work in a Redis Cluster: use Sentinel, or leave it off")
 	}
-	return &Client{rdb: rdb, cfg: cfg, keys: keysOf(cfg.Prefix)}, nil
+	c := &Client{rdb: rdb, cfg: cfg, keys: keysOf(cfg.Prefix)}
+	c.outbox.send = c.send
+	return c, nil
 }
 
 // Config returns the settings in use, defaults filled in.

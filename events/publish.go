@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -21,7 +22,7 @@ var (
 	ErrTooLarge = errors.New("event is too large")
 )
 
-// A call to Redis carries at most this much, so that no other client waits long for its turn.
+// A call to Redis carries about this much at most, so that no other client waits long for its turn.
 const (
 	publishChunkEvents = 500
 	publishChunkBytes  = 1 << 20
@@ -43,15 +44,25 @@ type Published struct {
 	Err error
 }
 
-// Publish stores the events in their order, in as few calls as go, and answers for each of them: the outcome at index i
-// is of event i. The error is nil if all are stored, and otherwise wraps the first fault.
+// Publish stores the events in their order, and answers for each of them: the outcome at index i is of event i. The error is nil if
+// all are stored, and otherwise wraps the first fault.
+//
+// Concurrent calls share their round trips: what is published while one is under way goes with the next. Each answers under its own
+// ctx; if that ends meanwhile, it may be unknown whether the events are stored. After a fault of Redis the rest isn't sent.
 func (c *Client) Publish(ctx context.Context, events ...*Event) ([]Published, error) {
 	outcomes := make([]Published, len(events))
-	items := c.encode(events, outcomes)
-	c.store(ctx, items, outcomes)
-	if full := stillFull(items, outcomes); len(full) > 0 {
-		if trimmed, err := c.Trim(ctx); err == nil && trimmed.Removed > 0 {
-			c.store(ctx, full, outcomes)
+	token := rand.Text()
+	for at := 0; at < len(events); {
+		p, next := c.pack(ctx, token, events, at, outcomes)
+		at = next
+		if len(p.items) == 0 {
+			continue
+		}
+		if err := c.post(p, outcomes); err != nil {
+			for i := at; i < len(events); i++ {
+				outcomes[i].Err = fmt.Errorf("store event: not sent after others failed: %w", err)
+			}
+			break
 		}
 	}
 	return outcomes, firstFault(outcomes)
@@ -69,33 +80,59 @@ type publishing struct {
 	seenKey string
 	token   string
 	json    []byte
+	answer  Published
+	broken  error // the fault of Redis, if it had one
 }
 
-func (c *Client) encode(events []*Event, outcomes []Published) []publishing {
-	token := rand.Text()
-	items := make([]publishing, 0, len(events))
-	for i, e := range events {
-		if e == nil {
-			outcomes[i].Err = fmt.Errorf("%w: is nil", ErrInvalid)
+// pack takes what fits into one call from the events at an index on, and returns the index after them. What can't be stored is answered.
+func (c *Client) pack(ctx context.Context, token string, events []*Event, at int, outcomes []Published) (p *parcel, next int) {
+	p = &parcel{ctx: ctx, done: make(chan struct{})}
+	for ; at < len(events) && len(p.items) < publishChunkEvents && p.bytes < publishChunkBytes; at++ {
+		b, err := c.encode(events[at])
+		if err != nil {
+			outcomes[at].Err = err
 			continue
 		}
-		if err := e.Validate(); err != nil {
-			outcomes[i].Err = err
-			continue
-		}
-		b := e.AppendJSON(nil)
-		if len(b) > c.cfg.MaxEventBytes {
-			outcomes[i].Err = fmt.Errorf("%w: it has %d bytes, at most %d are allowed (max_event_bytes)", ErrTooLarge, len(b), c.cfg.MaxEventBytes)
-			continue
-		}
-		items = append(items, publishing{
-			index:   i,
-			seenKey: c.keys.seen + dedupeHash(e.Source, e.ID),
-			token:   token + "." + strconv.Itoa(i),
+		p.bytes += len(b)
+		p.items = append(p.items, publishing{
+			index:   at,
+			seenKey: c.keys.seen + dedupeHash(events[at].Source, events[at].ID),
+			token:   token + "." + strconv.Itoa(at),
 			json:    b,
 		})
 	}
-	return items
+	return p, at
+}
+
+func (c *Client) encode(e *Event) ([]byte, error) {
+	if e == nil {
+		return nil, fmt.Errorf("%w: is nil", ErrInvalid)
+	}
+	if err := e.Validate(); err != nil {
+		return nil, err
+	}
+	b := e.AppendJSON(nil)
+	if len(b) > c.cfg.MaxEventBytes {
+		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed (max_event_bytes)", ErrTooLarge, len(b), c.cfg.MaxEventBytes)
+	}
+	return b, nil
+}
+
+// post has a parcel stored. Its error is that of Redis or of the caller's context.
+func (c *Client) post(p *parcel, outcomes []Published) error {
+	if err := c.outbox.store(p); err != nil {
+		// The sender may still write the answers: they are not looked at.
+		for i := range p.items {
+			outcomes[p.items[i].index].Err = fmt.Errorf("store event: %w", err)
+		}
+		return err
+	}
+	var broken error
+	for i := range p.items {
+		outcomes[p.items[i].index] = p.items[i].answer
+		broken = cmp.Or(broken, p.items[i].broken)
+	}
+	return broken
 }
 
 // dedupeHash names a source and id. The length before the source keeps ("a", "bc") and ("ab", "c") apart.
@@ -105,19 +142,8 @@ func dedupeHash(source, id string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:18])
 }
 
-func (c *Client) store(ctx context.Context, items []publishing, outcomes []Published) {
-	for len(items) > 0 {
-		n, size := 0, 0
-		for n < len(items) && n < publishChunkEvents && (n == 0 || size+len(items[n].json) <= publishChunkBytes) {
-			size += len(items[n].json)
-			n++
-		}
-		c.storeChunk(ctx, items[:n], outcomes)
-		items = items[n:]
-	}
-}
-
-func (c *Client) storeChunk(ctx context.Context, items []publishing, outcomes []Published) {
+// storeChunk stores items in one call and writes their answers.
+func (c *Client) storeChunk(ctx context.Context, items []*publishing) {
 	keys := make([]string, 0, 1+len(items))
 	args := make([]any, 0, 2+2*len(items))
 	keys = append(keys, c.keys.stream)
@@ -132,11 +158,11 @@ func (c *Client) storeChunk(ctx context.Context, items []publishing, outcomes []
 	}
 	for i, it := range items {
 		if err != nil {
-			outcomes[it.index] = Published{Err: fmt.Errorf("store event: %w", err)}
+			it.answer, it.broken = Published{Err: fmt.Errorf("store event: %w", err)}, err
 			continue
 		}
-		outcomes[it.index] = published(answers[i])
-		if p := &outcomes[it.index]; p.Err == nil && !p.Duplicate {
+		it.answer = published(answers[i])
+		if p := &it.answer; p.Err == nil && !p.Duplicate {
 			p.Err = unconfirmed
 		}
 	}
@@ -158,10 +184,10 @@ func published(answer any) Published {
 	}
 }
 
-func stillFull(items []publishing, outcomes []Published) []publishing {
-	var full []publishing
+func stillFull(items []*publishing) []*publishing {
+	var full []*publishing
 	for _, it := range items {
-		if errors.Is(outcomes[it.index].Err, ErrFull) {
+		if errors.Is(it.answer.Err, ErrFull) {
 			full = append(full, it)
 		}
 	}

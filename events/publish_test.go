@@ -45,13 +45,12 @@ func TestPublishResentGetsTheFirstAnswer(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		c := newClient(t, rdb, Config{})
-		outcomes := make([]Published, 1)
-		items := c.encode([]*Event{newEvent(t, "a")}, outcomes)
-		c.store(t.Context(), items, outcomes)
-		first := outcomes[0]
-		c.store(t.Context(), items, outcomes)
-		if first.Err != nil || first.Duplicate || outcomes[0] != first {
-			t.Errorf("first answer %+v, resent %+v", first, outcomes[0])
+		p, _ := c.pack(t.Context(), "token", []*Event{newEvent(t, "a")}, 0, nil)
+		c.send([]*parcel{p})
+		first := p.items[0].answer
+		c.send([]*parcel{p})
+		if again := p.items[0].answer; first.Err != nil || first.Duplicate || again != first {
+			t.Errorf("first answer %+v, resent %+v", first, again)
 		}
 	})
 }
