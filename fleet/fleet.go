@@ -3,8 +3,9 @@
 package fleet
 
 import (
-	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/queue"
 )
 
 // Keys. They share a tag, so that one script may touch them in a Cluster.
@@ -16,11 +17,13 @@ const (
 
 // Client reads and writes the fleet's records. It is safe for concurrent use.
 type Client struct {
-	rdb       redis.UniversalClient
-	inspector *asynq.Inspector
+	rdb   redis.UniversalClient
+	queue *queue.Client
+	vigil *vigil
 }
 
 // New returns a client over rdb, which stays the caller's to close.
 func New(rdb redis.UniversalClient) *Client {
-	return &Client{rdb: rdb, inspector: asynq.NewInspectorFromRedisClient(rdb)}
+	q := queue.New(rdb)
+	return &Client{rdb: rdb, queue: q, vigil: newVigil(rdb, q)}
 }

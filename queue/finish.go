@@ -17,11 +17,12 @@ import (
 //go:embed finish.lua
 var finishSource string
 
-var finishScript = newScript(finishSource, sharedSource)
+var finishScript = newScript(finishSource, sharedSource, awaitedSource)
 
 // The ends of an attempt, as finish.lua names them.
 const (
 	endDone     = "done"
+	endTold     = "told"
 	endComplete = "complete"
 	endRetry    = "retry"
 	endAgain    = "again"
@@ -48,10 +49,14 @@ func (e End) Job() *Job { return e.job }
 // Done ends the attempt well and deletes the job.
 func Done(job *Job) End { return End{job: job, what: endDone} }
 
-// Complete ends the attempt well and keeps the job, with its result, for the message's Retention. Without one it is Done.
+// Complete ends the attempt well and keeps the job, with its result, for the message's Retention. Without one the job is deleted, as by
+// Done, and the result is told to those who await it.
 func Complete(job *Job, result []byte) End {
 	if job.Message.Retention <= 0 {
-		return Done(job)
+		if result == nil {
+			return Done(job)
+		}
+		return End{job: job, what: endTold, result: result}
 	}
 	return End{job: job, what: endComplete, result: result}
 }
@@ -93,6 +98,11 @@ func (e End) encode(args []any) ([]any, error) {
 	}
 	args = append(args, e.what, e.job.ID, e.job.Attempt, e.job.uniqueKey())
 	switch e.what {
+	case endTold:
+		if len(e.result) > LongestTold {
+			return append(args, fmt.Sprintf("#%d", len(e.result))), nil
+		}
+		return append(args, e.resultArg()), nil
 	case endComplete:
 		msg := *e.job.Message
 		msg.CompletedAt = 0
@@ -133,7 +143,7 @@ func (e End) resultArg() []byte {
 // bytes is about what the end weighs on its way.
 func (e End) bytes() int {
 	n := 64 + len(e.result) + len(e.text)
-	if e.what != endDone && e.job.Message != nil {
+	if e.what != endDone && e.what != endTold && e.job.Message != nil {
 		n += len(e.job.Message.Payload)
 	}
 	return n
@@ -207,7 +217,7 @@ func finishKeys(queue string) []string {
 		wire.PendingKey(queue), wire.ActiveKey(queue), wire.LeaseKey(queue), wire.RetryKey(queue), wire.ArchivedKey(queue),
 		wire.CompletedKey(queue), wire.ProcessedTotalKey(queue), wire.FailedTotalKey(queue),
 		wire.OwnersKey(queue), wire.CallsKey(queue), wire.DueKey(queue), wire.AlarmKey(queue), wire.UndecodableKey(queue),
-		wire.BeatsKey(queue),
+		wire.BeatsKey(queue), wire.AwaitedKey(queue),
 	}
 }
 

@@ -16,12 +16,14 @@
 -- KEYS[12] bellhop:{q}:alarm
 -- KEYS[13] bellhop:{q}:undecodable
 -- KEYS[14] bellhop:{q}:beats
+-- KEYS[15] bellhop:{q}:awaited
 -- ARGV[1]  prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2]  worker
 -- ARGV[3]  request: new for each request, the same when it is sent again
 -- ARGV[4]  lease in seconds
 -- then for each job, the highest attempt first: what, id, attempt, its unique lock ("" = none), and
 --   done:     nothing more                      the job is deleted
+--   told:     result                            the same; the result goes to those who await the job, nowhere else
 --   complete: message, retention (s), result    kept until the retention is over
 --   retry:    message, delay (ms), result       a failure, counted
 --   again:    message, delay (ms), result       the same, not counted
@@ -43,7 +45,8 @@ local now_s = tonumber(now[1])
 local now_ms = now_s * 1000 + math.floor(now[2] / 1000)
 
 local field = ARGV[2] .. ":finish"
-local last = redis.call("HGET", KEYS[10], field)
+local known = redis.call("HMGET", KEYS[10], field, "awaited")
+local last, awaited = known[1], known[2] and tonumber(known[2]) >= now_s
 if last and string.sub(last, 1, #ARGV[3] + 1) == ARGV[3] .. " " then
 	return {now_s, tonumber(now[2]), string.sub(last, #ARGV[3] + 2)}
 end
@@ -57,7 +60,7 @@ if last then
 	end
 end
 
-local extra = {done = 0, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, cancel = 2, back = 0, aside = 0, result = 1}
+local extra = {done = 0, told = 1, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, cancel = 2, back = 0, aside = 0, result = 1}
 local jobs, ids = {}, {}
 local i = 5
 while i <= #ARGV do
@@ -72,7 +75,7 @@ end
 
 local completed_at, last_failed_at = string.char(0x68) .. varint(now_s), string.char(0x58) .. varint(now_s)
 
-local deleted, handed, gone, left = {}, {}, {}, {}
+local deleted, handed, gone, left, ended = {}, {}, {}, {}, {}
 local processed, failed, archived = 0, 0, 0
 
 local function unlock(job)
@@ -100,7 +103,7 @@ end
 
 local function write(job, key)
 	local what, at = job.what, job.at
-	if what == "done" then
+	if what == "done" or what == "told" then
 		processed = processed + 1
 		deleted[#deleted + 1] = key
 		unlock(job)
@@ -144,6 +147,9 @@ local function write(job, key)
 	end
 end
 
+-- What those who await a job are told.
+local word_of = {done = "completed", told = "completed", complete = "completed", archive = "dead", cancel = "dead", aside = "dead"}
+
 -- A lease that ends later than the worker's own could was written by a stock worker that took the job since then.
 local answers = {}
 if #ids > 0 then
@@ -162,6 +168,9 @@ if #ids > 0 then
 			write(job, ARGV[1] .. job.id)
 			gone[job.id] = true
 			left[#left + 1] = job.id
+			if awaited and word_of[job.what] then
+				ended[#ended + 1] = job
+			end
 			answers[n] = "1"
 		end
 	end
@@ -207,6 +216,17 @@ if #left > 0 then
 	redis.call("ZREM", KEYS[3], unpack(left))
 	redis.call("HDEL", KEYS[9], unpack(left))
 	leave_active()
+end
+if #ended > 0 then
+	local some = {}
+	for n, job in ipairs(ended) do
+		some[n] = job.id
+	end
+	tell_ended(KEYS[15], ARGV[1], some, function(n)
+		return word_of[ended[n].what]
+	end, function(n)
+		return ended[n].what == "told" and ARGV[ended[n].at]
+	end)
 end
 if #deleted > 0 then
 	redis.call("DEL", unpack(deleted))

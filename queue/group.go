@@ -22,7 +22,7 @@ var (
 
 	aggregateScript = newScript(aggregateSource)
 	readSetScript   = newScript(readSetSource)
-	dropSetScript   = newScript(dropSetSource)
+	dropSetScript   = newScript(dropSetSource, awaitedSource)
 )
 
 // aggregationTime is how long a set may be worked on, asynq's. After it the jobs go back to their group.
@@ -112,7 +112,7 @@ func (c *Client) DropSet(ctx context.Context, s *Set) (bool, error) {
 			args = append(args, m.ID, lock)
 		}
 	}
-	n, err := c.do(ctx, dropSetScript, s.keys(), args...).Int()
+	n, err := c.do(ctx, dropSetScript, append(s.keys(), wire.AwaitedKey(s.Queue)), args...).Int()
 	if err != nil {
 		return false, fmt.Errorf("drop set %s of group %q: %w", s.ID, s.Group, err)
 	}

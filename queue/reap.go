@@ -16,7 +16,7 @@ import (
 //go:embed reap.lua
 var reapSource string
 
-var reapScript = newScript(reapSource, sharedSource)
+var reapScript = newScript(reapSource, sharedSource, awaitedSource)
 
 // reap.lua's words for a worker that was not reaped.
 const (
@@ -63,7 +63,7 @@ func (c *Client) Reap(ctx context.Context, queue string, beat LastBeat, maxCrash
 	keys := []string{
 		wire.PendingKey(queue), wire.ActiveKey(queue), wire.LeaseKey(queue), wire.OwnersKey(queue), wire.BeatsKey(queue),
 		wire.CallsKey(queue), wire.KeeperKey(queue), wire.WatchKey(queue), wire.WatcherKey(queue), wire.SuspectsKey(queue),
-		wire.ArchivedKey(queue), wire.ProcessedTotalKey(queue), wire.FailedTotalKey(queue),
+		wire.ArchivedKey(queue), wire.ProcessedTotalKey(queue), wire.FailedTotalKey(queue), wire.AwaitedKey(queue),
 	}
 	held, err := c.inventory(ctx, beat.Worker)
 	if err != nil {

@@ -19,6 +19,7 @@
 -- KEYS[11] asynq:{q}:archived
 -- KEYS[12] asynq:{q}:processed
 -- KEYS[13] asynq:{q}:failed
+-- KEYS[14] bellhop:{q}:awaited
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] the dead worker
 -- ARGV[3] its last beat, as the caller saw it (Unix ms)
@@ -73,6 +74,7 @@ local function quarantine(job, key)
 		"state", "archived", "bellhop_end", "quarantined")
 	redis.call("HDEL", key, "pending_since", "bellhop_crashes", "bellhop_suspect")
 	redis.call("ZADD", KEYS[11], now_s, job.id)
+	tell_ended(KEYS[14], ARGV[1], {job.id}, function() return "dead" end, function() end)
 	local unique = redis.call("HGET", key, "unique_key")
 	if unique and redis.pcall("GET", unique) == job.id then
 		redis.call("DEL", unique)

@@ -4,48 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/bellhop-dev/bellhop/fleet"
 	"github.com/bellhop-dev/bellhop/internal/cli"
 	"github.com/bellhop-dev/bellhop/job"
 )
 
-// await looks until the job has ended and prints its result; what it says on the way goes to stderr.
+// await waits until the job has ended and prints its result; what it says on the way goes to stderr.
 func (e *enqueuer) await(ctx context.Context, info *job.Info) error {
 	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, e.wait)
 	defer cancel()
 	fmt.Fprintf(e.stderr, "job %s in queue %s, waiting for its end\n", info.ID, info.Queue)
-	var last fleet.Job
-	for pause := firstLook; ; pause = min(pause*3/2, longestLook) {
-		found, err := e.fleet.Job(ctx, info.Queue, info.ID)
-		switch {
-		case errors.Is(err, fleet.ErrNoJob):
-			found = fleet.Job{ID: info.ID, Task: info.Task, Queue: info.Queue, State: "gone"}
-			return e.printEnd(found)
-		case err != nil:
-			return err
-		case found.Dead(), found.Completed():
-			return e.printEnd(found)
-		}
-		last = found
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			if asked.Err() != nil {
-				return fmt.Errorf("job %s: stopped waiting, it is %s%s", info.ID, last.State, because(last))
-			}
-			return e.tellUnended(asked, last)
-		}
+	last, err := e.fleet.Await(ctx, info.Queue, info.ID)
+	switch {
+	case err == nil:
+		return e.printEnd(last)
+	case errors.Is(err, fleet.ErrNoJob):
+		return e.printEnd(fleet.Job{ID: info.ID, Task: info.Task, Queue: info.Queue, State: "gone"})
+	case ctx.Err() == nil:
+		return err
+	case asked.Err() != nil:
+		return fmt.Errorf("job %s: stopped waiting, it is %s%s", info.ID, last.State, because(last))
 	}
+	return e.tellUnended(asked, last)
 }
-
-// Pauses between looks: a quick job is seen quickly, a long one costs little.
-const (
-	firstLook   = 5 * time.Millisecond
-	longestLook = 250 * time.Millisecond
-)
 
 func because(j fleet.Job) string {
 	switch {
@@ -103,6 +86,8 @@ func (e *enqueuer) printEnd(j fleet.Job) error {
 	case j.Dead():
 		fmt.Fprintf(e.stderr, "job %s failed for good: %s\n", j.ID, j.LastError)
 		return cli.SilentError
+	case j.Completed() && j.ResultCut:
+		fmt.Fprintf(e.stderr, "job %s is done; its result is too long for a job that is not kept: give its task a retention\n", j.ID)
 	case j.Completed():
 		fmt.Fprintf(e.stderr, "job %s is done\n", j.ID)
 	default:

@@ -42,6 +42,12 @@ func AggregationSetKey(queue, group, set string) string { return GroupKey(queue,
 // SuspectsKey exists while jobs may be in the queue that one more crash would quarantine: each fetch looks for them then.
 func SuspectsKey(queue string) string { return OwnPrefix(queue) + "suspects" }
 
+// AwaitedKey is the hash of jobs whose end somebody awaits: id -> the channels to tell it on. It expires.
+func AwaitedKey(queue string) string { return OwnPrefix(queue) + "awaited" }
+
+// EndedChannel is a process' own channel: it is told there of the ends of jobs that it awaits.
+func EndedChannel(process string) string { return "bellhop:ended:" + process }
+
 // AliveTag is in the name of every alive channel, so that one node of a Cluster knows all of them.
 const AliveTag = "bellhop:{alive}"
 
