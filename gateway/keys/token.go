@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/binary"
 	"hash/crc32"
 	"strings"
 )
@@ -58,7 +59,7 @@ func parseToken(text string) (token, bool) {
 
 func randomText(n int) string {
 	text := make([]byte, n)
-	rand.Read(text) //nolint:errcheck,gosec // never fails: the program ends instead
+	rand.Read(text) //nolint:gosec // never fails: the program ends instead
 	for i := range text {
 		text[i] = alphabet[text[i]&31]
 	}
@@ -66,8 +67,7 @@ func randomText(n int) string {
 }
 
 func checksum(text string) string {
-	sum := crc32.ChecksumIEEE([]byte(text))
-	return encoding.EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	return encoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(text))))
 }
 
 func inAlphabet(text string) bool {
