@@ -15,6 +15,7 @@ type proxy struct {
 	target   string
 	cuts     atomic.Int64 // replies cut
 	percent  atomic.Int64 // of the replies to cut
+	shut     atomic.Bool  // nobody gets through
 
 	mu    sync.Mutex
 	rand  *rand.Rand
@@ -49,6 +50,10 @@ func (p *proxy) accept() {
 		server, err := net.Dial("tcp", p.target)
 		if err != nil {
 			_ = client.Close()
+			continue
+		}
+		if p.shut.Load() {
+			_, _ = client.Close(), server.Close()
 			continue
 		}
 		p.keep(client, server)
@@ -112,3 +117,11 @@ func (p *proxy) drop() {
 		_ = c.Close()
 	}
 }
+
+// split lets nobody through until it is healed.
+func (p *proxy) split() {
+	p.shut.Store(true)
+	p.drop()
+}
+
+func (p *proxy) heal() { p.shut.Store(false) }

@@ -134,29 +134,6 @@ func openStandalone(t target, credentials credentials, tlsConfig *tls.Config) *r
 	})
 }
 
-func openSentinel(t target, credentials credentials, tlsConfig *tls.Config) *redis.Client {
-	return redis.NewFailoverClient(&redis.FailoverOptions{
-		MasterName:                 t.master,
-		SentinelAddrs:              t.addrs,
-		SentinelUsername:           t.sentinelUsername,
-		SentinelPassword:           t.sentinelPassword,
-		Username:                   t.username,
-		Password:                   t.password,
-		CredentialsProviderContext: credentials,
-		DB:                         t.db,
-		ClientName:                 t.clientName,
-		TLSConfig:                  tlsConfig,
-		DialTimeout:                t.dialTimeout,
-		ReadTimeout:                t.readTimeout,
-		WriteTimeout:               t.writeTimeout,
-		ContextTimeoutEnabled:      true,
-		DialerRetries:              dialTries,
-		PoolSize:                   t.poolSize,
-		MaxIdleConns:               maxIdleConns,
-		DisableIdentity:            true,
-	})
-}
-
 func openCluster(t target, credentials credentials, tlsConfig *tls.Config) *redis.ClusterClient {
 	return redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs:                      t.addrs,

@@ -420,3 +420,28 @@ func (b *buffer) String() string {
 	defer b.mu.Unlock()
 	return b.b.String()
 }
+
+// What looks for the master ends no connection to it, and ends itself with the client (see TestMain).
+func TestSentinelWatchLeavesTheMasterAlone(t *testing.T) {
+	t.Parallel()
+	set := redistest.Sentinel(t)
+	rdb, err := redisconn.Open(redisconn.Config{URL: set.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := rdb.ClientID(t.Context()).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(3 * time.Second) // the watch looks three times
+	for time.Now().Before(deadline) {
+		now, err := rdb.ClientID(t.Context()).Result()
+		if err != nil || now != before {
+			t.Fatalf("connection %d became %d: %v", before, now, err)
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	if err := rdb.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,11 +20,11 @@ import (
 // masterName is what the sentinels of SentinelSet call their master.
 const masterName = "bellhop"
 
-// SentinelSet is a master with a replica, watched by three sentinels.
+// SentinelSet is a master with replicas, watched by three sentinels.
 type SentinelSet struct {
 	t         testing.TB
 	Master    *Server // the first master: after a failover it is not one any more
-	Replica   *Server
+	Replica   *Server // the first one
 	Sentinels []*Server
 	client    redis.UniversalClient
 }
@@ -33,19 +34,28 @@ type SentinelSet struct {
 // The options are those of master and replica.
 func Sentinel(t testing.TB, opts ...Option) *SentinelSet {
 	t.Helper()
+	return SentinelOf(t, 1, opts...)
+}
+
+// SentinelOf is [Sentinel] with so many replicas.
+func SentinelOf(t testing.TB, replicas int, opts ...Option) *SentinelSet {
+	t.Helper()
 	// A full resync waits five seconds by default, for more replicas to join.
 	opts = append([]Option{WithConfig("repl-diskless-sync-delay", "0")}, opts...)
 	set := &SentinelSet{t: t, Master: Start(t, opts...)}
-	set.Replica = Start(t, append(opts, WithConfig("replicaof", "127.0.0.1 "+strconv.Itoa(set.Master.port)))...)
-	eventually(t, "replica in step", func() error {
-		return infoHas(t.Context(), set.Replica.Client(), "replication", "master_link_status:up")
-	})
+	for range replicas {
+		replica := Start(t, append(opts, WithConfig("replicaof", "127.0.0.1 "+strconv.Itoa(set.Master.port)))...)
+		eventually(t, "replica in step", func() error {
+			return infoHas(t.Context(), replica.Client(), "replication", "master_link_status:up")
+		})
+		set.Replica = cmp.Or(set.Replica, replica)
+	}
 	for range 3 {
 		set.Sentinels = append(set.Sentinels, startSentinel(t, set.Master))
 	}
 	for _, s := range set.Sentinels {
 		eventually(t, "sentinel knows replica and sentinels", func() error {
-			return infoHas(t.Context(), s.Client(), "sentinel", "status=ok", "slaves=1,sentinels=3")
+			return infoHas(t.Context(), s.Client(), "sentinel", "status=ok", fmt.Sprintf("slaves=%d,sentinels=3", replicas))
 		})
 	}
 	return set
