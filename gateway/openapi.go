@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 
@@ -41,11 +43,26 @@ func newAPI(g *Gateway) huma.API {
 				}},
 			},
 		},
-		Formats:                      huma.DefaultFormats,
+		Formats:                      map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat},
 		DefaultFormat:                "application/json",
 		RejectUnknownQueryParameters: true,
 		Transformers:                 []huma.Transformer{transform},
 	}, adapter{g})
+}
+
+// jsonFormat writes an answer in one go. A client that has gone is no fault: huma would panic over it.
+var jsonFormat = huma.Format{
+	Marshal: func(w io.Writer, v any) error {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(v); err != nil {
+			return err
+		}
+		_, _ = w.Write(b.Bytes())
+		return nil
+	},
+	Unmarshal: unmarshal,
 }
 
 // schemaOf is the schema of a Go type, as a reference into the document.

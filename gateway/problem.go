@@ -124,3 +124,8 @@ func pointer(path string) string {
 	}
 	return "#" + path
 }
+
+// lastOf is the last name in a JSON pointer.
+func lastOf(pointer string) string { return pointer[strings.LastIndexByte(pointer, '/')+1:] }
+
+var errNotUTF8 = errors.New("it is not UTF-8, which JSON must be")
