@@ -31,7 +31,7 @@ var catalogue = []fault{
 	{"F11", "Redis that evicts", "refuses to start (a flag overrides), alert"},
 	{"F12", "1,000 ids in pending without a body", "<= 1 ms each, 0 keys leaked, counted"},
 	{"F13", "undecodable message among expired jobs", "quarantined <= 5 s; the others recover"},
-	{"F14", "worker clocks off by 60 s and 1 h", "0 steals (stock workers in the fleet: within 25 s): times come from Redis TIME"},
+	{"F14", "worker clocks off by 60 s and 1 h, stock ones by 20 s", "0 steals (stock workers in the fleet: within 25 s): times come from Redis TIME"},
 	{"F15", "SCRIPT FLUSH every 100 ms under load", "0 errors"},
 	{"F17", "handler that ignores its context", "<= concurrency; the stuck one is shown"},
 	{"F20", "50 running jobs of 1 MiB", "<= 0.1 MB/s"},

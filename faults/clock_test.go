@@ -19,7 +19,8 @@ func TestFaultF14ClocksOff(t *testing.T) {
 	check(t, "F14", clocksOff)
 }
 
-// clocksOff: one worker runs jobs, and the clocks of four others are off by a minute and an hour, both ways.
+// clocksOff: one worker runs jobs, and the clocks of four others are off by a minute and an hour, both ways. Two stock workers serve the
+// same queue beside ours, each 20 s off: their recovery goes by their own clocks.
 func clocksOff(r *rig) figure {
 	binary := skewedBinary(r.t)
 	r.worker()
@@ -28,10 +29,15 @@ func clocksOff(r *rig) figure {
 	for _, skew := range []time.Duration{-time.Hour, -time.Minute, time.Minute, time.Hour} {
 		r.worker(func(ro *role) { ro.binary, ro.skew = binary, skew })
 	}
+	if !r.stock() {
+		for _, skew := range []time.Duration{-20 * time.Second, 20 * time.Second} {
+			r.worker(func(ro *role) { ro.Fleet, ro.binary, ro.skew = stock, binary, skew })
+		}
+	}
 	// Others run jobs with wrong clocks too.
 	ids = append(ids, r.enqueue(40, work{Gate: "go"})...)
 	r.running(ids)
-	watch := 35 * time.Second // more than the time from one cleaning to the next
+	watch := 65 * time.Second // stock looks for lost jobs once a minute, we every half
 	if r.stock() {
 		watch = 75 * time.Second
 	}
