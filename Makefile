@@ -30,7 +30,7 @@ unit: needs ## Run the fast tests only
 
 .PHONY: needs
 needs:
-	@bash scripts/need.sh gcc redis-server
+	@bash scripts/need.sh gcc redis-server rabbitmq-server
 	@bash scripts/github-deliveries.sh
 
 .PHONY: faults

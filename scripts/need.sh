@@ -14,6 +14,7 @@ main() {
 have() {
   case $1 in
     redis-server) command -v redis-server || command -v valkey-server ;;
+    rabbitmq-server) command -v rabbitmq-server || command -v /usr/lib/rabbitmq/bin/rabbitmq-server ;;
     *) command -v "$1" ;;
   esac >/dev/null
 }
