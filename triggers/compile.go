@@ -66,6 +66,9 @@ type rule struct {
 	when    *expression // nil: every event
 	with    node        // nil: the event's data
 	options []job.Option
+
+	revision int64 // of one from the store, else 0
+	off      bool  // switched off in the store
 }
 
 // Compile checks triggers and makes them ready to run. The error joins a [Fault] for everything that is wrong: names, event
@@ -74,17 +77,19 @@ func Compile(triggers []Trigger, tasks Tasks, cfg Config) (*Set, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure triggers: %w", err)
 	}
-	cfg = cfg.withDefaults()
-	c, err := newCompiler(cfg)
+	c, err := newCompiler(cfg.withDefaults())
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{cfg: cfg, tasks: tasks, byName: make(map[string]*rule, len(triggers)), exact: make(map[string][]*rule)}
+	return c.compileSet(triggers, tasks)
+}
+
+func (c *compiler) compileSet(triggers []Trigger, tasks Tasks) (*Set, error) {
+	s := newSet(c.cfg, tasks)
 	var faults []error
-	for i, t := range triggers {
+	for _, t := range triggers {
 		r, found := s.compile(c, t)
 		faults = append(faults, found...)
-		r.place = i
 		s.add(r)
 	}
 	faults = append(faults, checkUnique(triggers))
@@ -92,6 +97,10 @@ func Compile(triggers []Trigger, tasks Tasks, cfg Config) (*Set, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func newSet(cfg Config, tasks Tasks) *Set {
+	return &Set{cfg: cfg, tasks: tasks, byName: make(map[string]*rule), exact: make(map[string][]*rule)}
 }
 
 func (s *Set) compile(c *compiler, t Trigger) (*rule, []error) {
@@ -160,15 +169,27 @@ func listed(names []string) string {
 
 // add makes the rule findable. A disabled one can only be replayed.
 func (s *Set) add(r *rule) {
+	r.place = len(s.rules)
 	s.rules = append(s.rules, r)
 	s.byName[r.Name] = r
 	switch {
-	case r.Disabled:
+	case r.Disabled, r.off:
 	case !strings.Contains(r.On, "*"):
 		s.exact[r.On] = append(s.exact[r.On], r)
 	default:
 		s.patterns = append(s.patterns, r)
 	}
+}
+
+// Active are the names of the triggers that fire by themselves, in the order that they were given in.
+func (s *Set) Active() []string {
+	names := make([]string, 0, len(s.rules))
+	for _, r := range s.rules {
+		if !r.Disabled && !r.off {
+			names = append(names, r.Name)
+		}
+	}
+	return names
 }
 
 // Triggers are the triggers of the set, in the order that they were given in.

@@ -31,7 +31,7 @@ func explainIssues(source string, issues []*cel.Error) error {
 		message := strings.TrimPrefix(issue.Message, "Syntax error: ")
 		fmt.Fprintf(&b, "%s%s", truncate(message), hint(source, message))
 		if i == 0 {
-			b.WriteString(pointer(source, issue))
+			b.WriteString(mark(source, issue))
 		}
 	}
 	line := 1
@@ -41,8 +41,8 @@ func explainIssues(source string, issues []*cel.Error) error {
 	return &expressionError{line: line, text: b.String()}
 }
 
-// pointer shows where in the expression, a stretch of its line with a mark before the fault.
-func pointer(source string, issue *cel.Error) string {
+// mark shows where in the expression, a stretch of its line with a mark before the fault.
+func mark(source string, issue *cel.Error) string {
 	if issue.Location == nil || issue.Location.Line() < 1 {
 		return ""
 	}

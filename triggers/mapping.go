@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"cel.dev/cel-go/common/types"
@@ -120,18 +119,48 @@ func (c *compiler) compileMapping(t *Trigger) (node, []error) {
 // plainJSON turns any Go value into what its JSON decodes to, numbers as they are written.
 func plainJSON(v any) (any, error) {
 	var buf bytes.Buffer
-	encoder := json.NewEncoder(&buf)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(v); err != nil {
+	if err := encodePlain(&buf, v); err != nil {
 		return nil, fmt.Errorf("has no JSON form: %w", err)
 	}
 	return decodeJSON(buf.Bytes())
 }
 
+// encodePlain writes JSON with <, > and & as they are.
+func encodePlain(to *bytes.Buffer, v any) error {
+	encoder := json.NewEncoder(to)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+// The bounds on what one mapping makes of the processor and of the reader of its faults.
+const (
+	maxExpressions   = 1000
+	maxMappingFaults = 50
+)
+
 type mappingCompiler struct {
 	*compiler
-	trigger *Trigger
-	faults  []error
+	trigger     *Trigger
+	faults      []error
+	expressions int
+}
+
+// expression compiles one of the mapping's; nil if it is faulty, or if there are too many of either.
+func (m *mappingCompiler) expression(source, path string, linesBefore int) *expression {
+	if m.expressions++; m.expressions > maxExpressions {
+		if m.expressions == maxExpressions+1 {
+			m.faults = append(m.faults, m.trigger.fault(path, "is beyond %d expressions, the most that one trigger may have: pass event.data, or a part of it, as a whole", maxExpressions))
+		}
+		return nil
+	}
+	if len(m.faults) >= maxMappingFaults {
+		return nil
+	}
+	x, err := m.compiler.compile(source)
+	if err != nil {
+		m.faults = append(m.faults, m.trigger.expressionFault(path, linesBefore, err))
+	}
+	return x
 }
 
 func (m *mappingCompiler) compile(value any, path string, depth int) node {
@@ -144,8 +173,8 @@ func (m *mappingCompiler) compile(value any, path string, depth int) node {
 		return m.text(v, path)
 	case []any:
 		items := make([]node, len(v))
-		for i, item := range v {
-			items[i] = m.compile(item, path+"["+strconv.Itoa(i)+"]", depth+1)
+		for i, element := range v {
+			items[i] = m.compile(element, item(path, i), depth+1)
 		}
 		return listNode{items}
 	case map[string]any:
@@ -165,7 +194,7 @@ func (m *mappingCompiler) object(v map[string]any, path string, depth int) node 
 	slices.Sort(names)
 	values := make([]node, len(names))
 	for i, name := range names {
-		values[i] = m.compile(v[name], path+"."+name, depth+1)
+		values[i] = m.compile(v[name], child(path, name), depth+1)
 	}
 	return objectNode{names, values}
 }
@@ -184,8 +213,8 @@ func (m *mappingCompiler) text(s, path string) node {
 	for i, p := range parts {
 		if !p.expr {
 			compiled[i].literal = p.text
-		} else if compiled[i].expr, err = m.compiler.compile(p.text); err != nil {
-			m.faults = append(m.faults, m.trigger.expressionFault(path, lines, err))
+		} else {
+			compiled[i].expr = m.expression(p.text, path, lines)
 		}
 		lines += strings.Count(p.text, "\n")
 	}

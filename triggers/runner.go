@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -172,13 +171,7 @@ func (b *batchRun) die(index int, r *rule, cause error) {
 // maxReason bounds what a dead match says.
 const maxReason = 1000
 
-func reason(err error) string {
-	text := strings.ToValidUTF8(err.Error(), "\uFFFD")
-	if len(text) > maxReason {
-		text = strings.ToValidUTF8(text[:maxReason], "") + "..."
-	}
-	return text
-}
+func reason(err error) string { return cut(err.Error(), maxReason) }
 
 // enqueue stores the jobs collected so far. A duplicate is a success: the job was stored when the event came before.
 func (b *batchRun) enqueue(ctx context.Context) {

@@ -63,8 +63,8 @@ func (c *schemaChecker) check(s *jsonschema.Schema, n node, path string, depth i
 		if len(s.PrefixItems) > 0 {
 			return
 		}
-		for i, item := range n.items {
-			c.check(s.Items, item, fmt.Sprintf("%s[%d]", path, i), depth+1)
+		for i, element := range n.items {
+			c.check(s.Items, element, item(path, i), depth+1)
 		}
 	case objectNode:
 		c.object(s, n, path, depth)
@@ -176,12 +176,12 @@ func (c *schemaChecker) object(s *jsonschema.Schema, n objectNode, path string, 
 		property, known := s.Properties[name]
 		switch {
 		case known:
-			c.check(property, n.values[i], path+"."+name, depth+1)
+			c.check(property, n.values[i], child(path, name), depth+1)
 		case len(s.PatternProperties) > 0:
 		case forbids(s.AdditionalProperties):
-			c.fault(path+"."+name, "task %q has no such field%s (it has %s)", c.task, suggest.DidYouMean(name, fields(s)), strings.Join(fields(s), ", "))
+			c.fault(child(path, name), "task %q has no such field%s (it has %s)", c.task, suggest.DidYouMean(name, fields(s)), strings.Join(fields(s), ", "))
 		default:
-			c.check(s.AdditionalProperties, n.values[i], path+"."+name, depth+1)
+			c.check(s.AdditionalProperties, n.values[i], child(path, name), depth+1)
 		}
 	}
 	for _, name := range s.Required {

@@ -57,3 +57,11 @@ func (c *counters) stats() Stats {
 	})
 	return s
 }
+
+func (s *TriggerStats) add(other TriggerStats) {
+	s.Matches += other.Matches
+	s.Jobs += other.Jobs
+	s.Duplicates += other.Duplicates
+	s.Absent += other.Absent
+	s.Dead += other.Dead
+}

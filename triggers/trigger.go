@@ -77,8 +77,19 @@ type Fault struct { //nolint:errname // it is a fault of the rules, and reads as
 	File    string // "" for a trigger made in Go
 	Line    int    // 0 if not known
 	Trigger string // "" if the fault is the file's
-	Path    string // what of the trigger: "when", "with.json.message"
+	Path    string // what of the trigger: "when", "with.json.message", "with.list[0]", `with["a.b"]`
 	Problem string
+
+	key string // an unknown one, which has no path
+}
+
+// Pointer is where the fault is as a JSON pointer into the trigger's JSON form: "/with/json/message". It is empty where the
+// fault is the trigger's as a whole.
+func (f *Fault) Pointer() string {
+	if f.key != "" {
+		return pointer(child("", f.key))
+	}
+	return pointer(f.Path)
 }
 
 func (f *Fault) Error() string {
@@ -97,6 +108,23 @@ func (f *Fault) Error() string {
 		b.WriteString(f.Path + ": ")
 	}
 	return b.String() + f.Problem
+}
+
+// Faults are the faults that an error joins, at any depth, in their order; nil if it has none.
+func Faults(err error) []*Fault {
+	switch e := err.(type) { //nolint:errorlint // it walks the tree itself
+	case *Fault:
+		return []*Fault{e}
+	case interface{ Unwrap() []error }:
+		var all []*Fault
+		for _, one := range e.Unwrap() {
+			all = append(all, Faults(one)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		return Faults(e.Unwrap())
+	}
+	return nil
 }
 
 func (t *Trigger) fault(path, format string, args ...any) *Fault {

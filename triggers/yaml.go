@@ -28,15 +28,34 @@ const (
 
 // Load reads triggers from YAML files. The error joins a [Fault] for everything that is wrong with any of them.
 func Load(files ...string) ([]Trigger, error) {
+	return parseFiles(readFiles(files))
+}
+
+// fileText is what a file held when it was read.
+type fileText struct {
+	name string
+	data []byte
+	err  error
+}
+
+func readFiles(names []string) []fileText {
+	files := make([]fileText, len(names))
+	for i, name := range names {
+		files[i].name = name
+		files[i].data, files[i].err = readFile(name)
+	}
+	return files
+}
+
+func parseFiles(files []fileText) ([]Trigger, error) {
 	var all []Trigger
 	var faults []error
 	for _, file := range files {
-		data, err := readFile(file)
-		if err != nil {
-			faults = append(faults, err)
+		if file.err != nil {
+			faults = append(faults, file.err)
 			continue
 		}
-		triggers, err := Parse(file, data)
+		triggers, err := Parse(file.name, file.data)
 		if err != nil {
 			faults = append(faults, err)
 		}
@@ -273,8 +292,11 @@ func (p *fileParser) trigger(n *yaml.Node) {
 		}
 	})
 	for _, key := range unknown {
-		p.fault(key.Line, t.Name, "", "unknown key %q%s (a trigger has %s)",
-			truncate(key.Value), suggest.DidYouMean(truncate(key.Value), triggerKeyNames), strings.Join(triggerKeyNames, ", "))
+		name := truncate(key.Value)
+		p.faults = append(p.faults, &Fault{
+			File: p.file, Line: key.Line, Trigger: t.Name, key: name,
+			Problem: fmt.Sprintf("unknown key %q%s (a trigger has %s)", name, suggest.DidYouMean(name, triggerKeyNames), strings.Join(triggerKeyNames, ", ")),
+		})
 	}
 	p.take(r, t.Name)
 	p.triggers = append(p.triggers, t)
@@ -378,10 +400,12 @@ func setDisabled(t *Trigger, n *yaml.Node, _ *valueReader) error {
 // maxShown bounds what errors show of a value: it may be long, or a secret.
 const maxShown = 200
 
-func truncate(s string) string {
+func truncate(s string) string { return cut(s, maxShown) }
+
+func cut(s string, most int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
-	if len(s) <= maxShown {
+	if len(s) <= most {
 		return s
 	}
-	return strings.ToValidUTF8(s[:maxShown], "") + "..."
+	return strings.ToValidUTF8(s[:most], "") + "..."
 }

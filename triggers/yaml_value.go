@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -80,14 +79,14 @@ func (r *valueReader) read(n *yaml.Node, path string, depth int) any {
 		return r.read(n.Alias, path, depth+1)
 	case yaml.SequenceNode:
 		list := make([]any, 0, len(n.Content))
-		for i, item := range n.Content {
-			list = append(list, r.read(item, path+"["+strconv.Itoa(i)+"]", depth+1))
+		for i, element := range n.Content {
+			list = append(list, r.read(element, item(path, i), depth+1))
 		}
 		return list
 	case yaml.MappingNode:
 		object := make(map[string]any, len(n.Content)/2)
 		r.entries(n, path, depth, func(key, value *yaml.Node) {
-			object[key.Value] = r.read(value, path+"."+key.Value, depth+1)
+			object[key.Value] = r.read(value, child(path, key.Value), depth+1)
 		})
 		return object
 	case yaml.ScalarNode:
