@@ -17,11 +17,14 @@ import (
 // address is checked after the name is resolved, when the socket connects, so that neither DNS nor a redirect can go around it.
 type guard struct {
 	allow  allowList
+	key    string // of the allow-list in the configuration
 	public *ssrf.Guardian
+
+	resolver *net.Resolver // nil is the system's
 }
 
-func newGuard(allow allowList) *guard {
-	return &guard{allow: allow, public: ssrf.New(ssrf.WithAnyPort())}
+func newGuard(allow allowList, key string) *guard {
+	return &guard{allow: allow, key: key, public: ssrf.New(ssrf.WithAnyPort())}
 }
 
 func (g *guard) transport() *http.Transport {
@@ -47,7 +50,7 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil {
 		return nil, fmt.Errorf("port %s: it must be 1 to 65535", service)
 	}
-	d := net.Dialer{Timeout: 10 * time.Second}
+	d := net.Dialer{Timeout: 10 * time.Second, Resolver: g.resolver}
 	if !g.allow.hasName(host, uint16(port)) {
 		d.ControlContext = func(_ context.Context, network, address string, conn syscall.RawConn) error {
 			return g.check(host, network, address, conn)
@@ -59,14 +62,14 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 func (g *guard) check(host, network, address string, conn syscall.RawConn) error {
 	resolved, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return &refusedError{host: host}
+		return &refusedError{host: host, key: g.key}
 	}
 	resolved = netip.AddrPortFrom(resolved.Addr().Unmap().WithZone(""), resolved.Port())
 	if g.allow.hasAddress(resolved) {
 		return nil
 	}
 	if g.public.Safe(network, resolved.String(), conn) != nil {
-		return &refusedError{host: host, address: resolved}
+		return &refusedError{host: host, address: resolved, key: g.key}
 	}
 	return nil
 }
@@ -75,6 +78,7 @@ func (g *guard) check(host, network, address string, conn syscall.RawConn) error
 type refusedError struct {
 	host    string
 	address netip.AddrPort
+	key     string
 }
 
 func (e *refusedError) Error() string {
@@ -82,6 +86,6 @@ func (e *refusedError) Error() string {
 	if a := e.address.Addr().String(); a != e.host {
 		name = fmt.Sprintf("%s (%s)", e.host, a)
 	}
-	return fmt.Sprintf("%s is a private, local or reserved address, which jobs may not call: if they should, add %q to handlers.http.allow",
-		name, net.JoinHostPort(e.host, strconv.Itoa(int(e.address.Port()))))
+	return fmt.Sprintf("%s is a private, local or reserved address, which jobs may not call: if they should, add %q to %s",
+		name, net.JoinHostPort(e.host, strconv.Itoa(int(e.address.Port()))), e.key)
 }

@@ -39,18 +39,18 @@ func (c *call) failed(ctx, during context.Context, err error) error {
 	case during.Err() != nil:
 		return fmt.Errorf("%s: no whole response within %v: %w", c.target, c.timeout, during.Err())
 	}
-	return errors.New(c.target + ": " + c.describe(err))
+	return errors.New(c.target + ": " + describe(err, c.secrets()))
 }
 
 var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
 // describe tells a fault of the network. What net/http quotes is what either side sent: a Location, a malformed line.
-func (c *call) describe(err error) string {
+func describe(err error, s secrets) string {
 	var of *url.Error
 	for errors.As(err, &of) {
 		err = of.Err
 	}
-	return c.secrets().mask(quoted.ReplaceAllString(err.Error(), `"..."`), maxExcerpt)
+	return s.mask(quoted.ReplaceAllString(err.Error(), `"..."`), maxExcerpt)
 }
 
 // refused is the outcome of a response that is no 2xx.

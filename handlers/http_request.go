@@ -23,7 +23,7 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	}
 	cfg = cfg.WithDefaults()
 	allow, _ := parseAllow(cfg.Allow)
-	return &HTTP{cfg: cfg, transport: newGuard(allow).transport()}, nil
+	return &HTTP{cfg: cfg, transport: newGuard(allow, "handlers.http.allow").transport()}, nil
 }
 
 // Close drops the idle connections.

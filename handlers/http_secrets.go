@@ -3,12 +3,11 @@ package handlers
 import (
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"unicode"
-
-	"github.com/bellhop-dev/bellhop/tasks"
 )
 
 const (
@@ -25,22 +24,33 @@ type secrets struct {
 	seen    map[string]struct{}
 }
 
+func newSecrets() secrets {
+	return secrets{byStart: make(map[string][]string), seen: make(map[string]struct{})}
+}
+
 // secrets are gathered only when a call failed.
 func (c *call) secrets() secrets {
-	s := secrets{byStart: make(map[string][]string), seen: make(map[string]struct{})}
+	s := newSecrets()
 	if u, err := url.Parse(strings.TrimSpace(c.payload.URL)); err == nil {
 		s.addURL(u)
 	}
-	for name, values := range c.request.Header {
+	s.addHeaders(c.request.Header)
+	if c.payload.JSON == nil {
+		s.addText(c.payload.Body)
+	}
+	body, _ := bodyOf(c.payload) // newCall has encoded it before
+	s.addJSON([]byte(body))
+	return s
+}
+
+func (s secrets) addHeaders(headers http.Header) {
+	for name, values := range headers {
 		if !slices.Contains(harmless, name) {
 			for _, value := range values {
-				s.add(value)
-				s.addWords(value)
+				s.addText(value)
 			}
 		}
 	}
-	s.addBody(c.payload)
-	return s
 }
 
 func (s secrets) addURL(u *url.URL) {
@@ -63,15 +73,13 @@ func (s secrets) addURL(u *url.URL) {
 	s.add(u.User.Username())
 }
 
-func (s secrets) addBody(p tasks.HTTPRequest) {
-	if p.JSON == nil {
-		s.add(p.Body)
-		s.addWords(p.Body)
-	}
-	data := []byte(p.Body)
-	if p.JSON != nil {
-		data, _ = encode(p.JSON) // newCall has encoded it before
-	}
+func (s secrets) addText(text string) {
+	s.add(text)
+	s.addWords(text)
+}
+
+// addJSON adds the texts of a JSON value; data that is none has none.
+func (s secrets) addJSON(data []byte) {
 	var value any
 	if json.Unmarshal(data, &value) == nil {
 		s.addLeaves(value)
@@ -82,8 +90,7 @@ func (s secrets) addBody(p tasks.HTTPRequest) {
 func (s secrets) addLeaves(value any) {
 	switch v := value.(type) {
 	case string:
-		s.add(v)
-		s.addWords(v)
+		s.addText(v)
 	case []any:
 		for _, item := range v {
 			s.addLeaves(item)

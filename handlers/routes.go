@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/bellhop-dev/bellhop/job"
@@ -11,15 +10,17 @@ import (
 
 // Config is how the built-in handlers run. The zero value is useful.
 type Config struct {
-	HTTP HTTPConfig `mapstructure:"http"`
+	HTTP     HTTPConfig    `mapstructure:"http"`
+	Email    EmailConfig   `mapstructure:"email"`
+	Webhooks WebhookConfig `mapstructure:"webhooks"`
 }
 
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var faults []error
-	for _, fault := range c.HTTP.faults() {
-		faults = append(faults, fmt.Errorf("http.%w", fault))
-	}
+	faults = append(faults, prefixed("http", c.HTTP.faults())...)
+	faults = append(faults, prefixed("email", c.Email.faults())...)
+	faults = append(faults, prefixed("webhooks", c.Webhooks.faults())...)
 	return errors.Join(faults...)
 }
 
@@ -27,6 +28,9 @@ func (c Config) Validate() error {
 type Deps struct {
 	// Jobs enqueues what a job leads to: the deliveries of webhook:fanout.
 	Jobs *job.Client
+
+	// Endpoints keeps what the fleet knows of webhook endpoints: *endpoints.Client. Without it webhook:deliver fails.
+	Endpoints WebhookState
 
 	// Logger is where log:write writes, and where the others tell what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
@@ -38,9 +42,20 @@ func Routes(cfg Config, deps Deps) ([]job.Route, error) {
 	if err != nil {
 		return nil, err
 	}
+	webhooks, err := NewWebhooks(cfg.Webhooks, deps)
+	if err != nil {
+		return nil, err
+	}
+	email, err := NewEmail(cfg.Email)
+	if err != nil {
+		return nil, err
+	}
 	log := NewLog(deps.Logger)
 	return []job.Route{
 		tasks.RequestHTTP.HandledBy(http.Request),
 		tasks.WriteLog.HandledBy(log.Write),
+		tasks.DeliverWebhook.HandledBy(webhooks.Deliver),
+		tasks.FanOutWebhook.HandledBy(webhooks.FanOut),
+		tasks.SendEmail.HandledBy(email.Send),
 	}, nil
 }

@@ -7,5 +7,8 @@ func BuiltIn() []job.Definition {
 	return []job.Definition{
 		RequestHTTP.Definition(),
 		WriteLog.Definition(),
+		DeliverWebhook.Definition(),
+		FanOutWebhook.Definition(),
+		SendEmail.Definition(),
 	}
 }
