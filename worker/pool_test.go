@@ -213,7 +213,7 @@ func TestStuckHandlerHoldsItsSlot(t *testing.T) {
 	cfg.Concurrency, cfg.Logger = 1, lines.logger()
 	release := make(chan struct{})
 	var running, most atomic.Int32
-	b.start(cfg, echo.HandledBy(func(_ context.Context, p payload) error {
+	w, _ := b.start(cfg, echo.HandledBy(func(_ context.Context, p payload) error {
 		most.Store(max(most.Load(), running.Add(1)))
 		defer running.Add(-1)
 		if p.N < 0 {
@@ -233,8 +233,10 @@ func TestStuckHandlerHoldsItsSlot(t *testing.T) {
 	if got := b.state(stuck); got != "active" || most.Load() != 1 {
 		t.Errorf("the stuck job is %s, %d ran at once", got, most.Load())
 	}
+	b.eventually("the worker is not healthy", func() bool { return w.Healthy() != nil })
 	close(release)
 	b.atRest("default")
+	b.eventually("the worker is healthy again", func() bool { return w.Healthy() == nil })
 	b.eventually("the stuck job is dead", func() bool { return b.state(stuck) == "archived" })
 	if got := b.info(stuck).LastErr; !strings.HasPrefix(got, worker.ErrTimeout.Error()) {
 		t.Errorf("its error is %q", got)

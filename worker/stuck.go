@@ -16,14 +16,19 @@ const stuckAfter = time.Second
 func (p *pool) tellStuck() {
 	now := time.Now()
 	var stuck []*attempt
+	held := 0
 	p.mu.Lock()
 	for a := range p.running {
-		if a.runner.Load() != 0 && now.Sub(a.deadline()) >= stuckAfter && !a.stuck.Load() {
-			a.stuck.Store(true)
+		if a.runner.Load() == 0 || now.Sub(a.deadline()) < stuckAfter {
+			continue
+		}
+		held++
+		if !a.stuck.Swap(true) {
 			stuck = append(stuck, a)
 		}
 	}
 	p.mu.Unlock()
+	p.w.stuckSlots.Store(int64(held))
 	if len(stuck) == 0 {
 		return
 	}

@@ -48,6 +48,7 @@ type Worker struct {
 	joined     atomic.Bool
 	draining   atomic.Bool
 	lastBeat   atomic.Int64 // Unix ns of the last beat that Redis took
+	stuckSlots atomic.Int64 // held by handlers beyond their time
 	registered atomic.Bool  // its tasks are written
 	dead       atomic.Int64 // jobs that failed for good here
 
@@ -304,6 +305,15 @@ func (w *Worker) Ready() error {
 		return errors.New("starting")
 	case time.Since(time.Unix(0, w.lastBeat.Load())) > staleAfter:
 		return errors.New("Redis has not heard the worker's beat for " + staleAfter.String())
+	}
+	return nil
+}
+
+// Healthy tells why the worker should be restarted: every slot is held by a handler that ignores that its time is used up, so that no job
+// can start any more. Nil if it makes progress; with the engine asynq always, which gives such slots away.
+func (w *Worker) Healthy() error {
+	if n := w.stuckSlots.Load(); n >= int64(w.cfg.Concurrency) {
+		return fmt.Errorf("all %d slots are held by handlers that ignore that their time is used up: see the log for their stacks", n)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +12,11 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/bellhop-dev/bellhop/internal/redisconn"
 	"github.com/bellhop-dev/bellhop/worker"
 )
 
-// probes answer the orchestrator on a private address: /healthz while the process works, /readyz while it takes jobs. They answer
+// probes answer the orchestrator on a private address: /healthz while the process makes progress, /readyz while it takes jobs. They answer
 // until the worker has stopped.
 type probes struct {
 	listener net.Listener
@@ -31,19 +33,19 @@ const (
 
 // newProbes listens at once, so that a taken address is told before the first job is taken. Once ctx has ended, the worker is not
 // ready.
-func newProbes(ctx context.Context, addr string, w *worker.Worker, rdb redis.UniversalClient, log *slog.Logger) (*probes, error) {
+func newProbes(ctx context.Context, addr string, w *worker.Worker, rdb redis.UniversalClient, watch *redisconn.Watch, log *slog.Logger) (*probes, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w; choose another address with --http", addr, err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, nil) })
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, w.Healthy()) })
 	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, r *http.Request) {
 		if ctx.Err() != nil {
 			answer(rw, errDraining)
 			return
 		}
-		answer(rw, ready(r.Context(), w, rdb))
+		answer(rw, ready(r.Context(), w, rdb, watch))
 	})
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: readHeaderWithin, ReadTimeout: answerWithin, WriteTimeout: answerWithin,
@@ -54,8 +56,8 @@ func newProbes(ctx context.Context, addr string, w *worker.Worker, rdb redis.Uni
 
 var errDraining = errors.New("draining")
 
-func ready(ctx context.Context, w *worker.Worker, rdb redis.UniversalClient) error {
-	if err := w.Ready(); err != nil {
+func ready(ctx context.Context, w *worker.Worker, rdb redis.UniversalClient, watch *redisconn.Watch) error {
+	if err := cmp.Or(w.Ready(), watch.Err()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, pingWithin)

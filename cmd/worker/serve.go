@@ -54,11 +54,15 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 	}
 
 	group := new(lifecycle.Group)
+	watch := redisconn.NewWatch(rdb, p.cfg.Redis, p.log)
+	if !p.dev {
+		group.Add("redis watch", watch.Run)
+	}
 	group.Add("run", w.Run)
 	group.Add("catalog", catalog.Run)
 	addr := ""
 	if p.cfg.HTTP.Addr != "" {
-		probes, err := newProbes(ctx, p.cfg.HTTP.Addr, w, rdb, p.log)
+		probes, err := newProbes(ctx, p.cfg.HTTP.Addr, w, rdb, watch, p.log)
 		if err != nil {
 			return err
 		}

@@ -245,12 +245,9 @@ func verdict(nodes []node, mode string, cfg Config) error {
 			return fmt.Errorf("redis at %s is a Cluster node; write redis-cluster://%s", n.addr, n.addr)
 		case n.role == "slave":
 			return fmt.Errorf("redis at %s is a read-only replica; give the address of its master, or redis-sentinel:// to have it followed", n.addr)
-		case evictionRisk(n.eviction) == 2 && !cfg.AllowEviction:
-			return fmt.Errorf("redis at %s may drop jobs when its memory is full: its maxmemory-policy is %s; "+
-				"run CONFIG SET maxmemory-policy noeviction and CONFIG REWRITE on it (or set allow_eviction to accept the loss)", n.addr, n.eviction)
 		}
 	}
-	return nil
+	return evictionFault(nodes, cfg)
 }
 
 func majorOf(version string) (int, bool) {
