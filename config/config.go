@@ -15,6 +15,7 @@ import (
 	"reflect"
 
 	"github.com/bellhop-dev/bellhop/events"
+	"github.com/bellhop-dev/bellhop/gateway"
 	"github.com/bellhop-dev/bellhop/handlers"
 	"github.com/bellhop-dev/bellhop/internal/redisconn"
 	"github.com/bellhop-dev/bellhop/worker"
@@ -29,6 +30,7 @@ type Config struct {
 	Durable  Durable          `mapstructure:"durable"`
 	Worker   worker.Config    `mapstructure:"worker"`
 	Handlers Handlers         `mapstructure:"handlers"`
+	Gateway  gateway.Config   `mapstructure:"gateway"`
 	HTTP     HTTP             `mapstructure:"http"`
 	Log      Log              `mapstructure:"log"`
 }
@@ -47,6 +49,7 @@ func (c *Config) sections() []section {
 		sectionOf("durable", &c.Durable, ""),
 		sectionOf("worker", &c.Worker, ""),
 		sectionOf("handlers.http", &c.Handlers.HTTP, ""),
+		sectionOf("gateway", &c.Gateway, ""),
 		sectionOf("http", &c.HTTP, "addr"),
 		sectionOf("log", &c.Log, ""),
 	}

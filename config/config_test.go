@@ -120,10 +120,11 @@ func TestEveryFlagSetsItsKey(t *testing.T) {
 		args: []string{
 			"--redis=redis://h", "--queues", "critical=6, default=3,low", "--concurrency=3", "--burst", "--engine=asynq", "--grace=3s",
 			"--http=", "--triggers=x,y", "--triggers=z", "--log-level=warn", "--log-format=json",
+			"--addr=:2", "--private-addr=:3", "--cert-file=c", "--key-file=k",
 		},
 	}.mustLoad(t)
 	c := l.Config
-	got := []any{c.Redis.URL, c.Worker.Queues, c.Worker.Concurrency, c.Worker.Burst, c.Worker.Grace, c.HTTP.Addr, c.Triggers.Files, c.Log.Level, c.Log.Format}
+	got := []any{c.Redis.URL, c.Worker.Queues, c.Worker.Concurrency, c.Worker.Burst, c.Worker.Grace, c.HTTP.Addr, c.Triggers.Files, c.Log.Level, c.Log.Format, c.Gateway.Addr, c.Gateway.PrivateAddr, c.Gateway.CertFile, c.Gateway.KeyFile}
 	want := []any{
 		"redis://h",
 		[]worker.Queue{{Name: "critical", Weight: 6}, {Name: "default", Weight: 3}, {Name: "low", Weight: 1}},
@@ -131,6 +132,7 @@ func TestEveryFlagSetsItsKey(t *testing.T) {
 		3 * time.Second, "",
 		[]string{"x,y", "z"},
 		"warn", "json",
+		":2", ":3", "c", "k",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -299,6 +301,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 		"redis.username", "redis.password", "redis.password_file", "redis.ca_file", "redis.cert_file", "redis.key_file", "redis.server_name",
 		"redis.pool_size", "redis.allow_eviction", "triggers.files", "triggers.allow_unknown_tasks", "worker.strict_priority", "worker.burst",
 		"handlers.http.allow", "http.addr", "durable.replicas",
+		"gateway.cert_file", "gateway.key_file", "gateway.drain_delay", "gateway.guard.trusted_proxies", "gateway.guard.cors_origins",
 	}
 	c := Default()
 	for _, k := range keys() {
@@ -322,6 +325,7 @@ func TestExampleHoldsEveryKeyWithItsDefault(t *testing.T) {
 	}
 	want := Default()
 	want.Triggers.Files, want.Handlers.HTTP.Allow = []string{}, []string{}
+	want.Gateway.Guard.TrustedProxies, want.Gateway.Guard.CORSOrigins = []string{}, []string{}
 	if diff := cmp.Diff(want, l.Config); diff != "" {
 		t.Errorf("(-default +example):\n%s", diff)
 	}

@@ -40,7 +40,7 @@ func TestFaults(t *testing.T) {
 		{"section for a value", given{file: "worker:\n  grace:\n    first: 1s\n"}, []string{`worker.grace: is a section, expected a duration such as 500ms, 30s or 24h (bellhop.yaml:3)`}},
 		{"list for text", given{file: "log: {level: [info]}\n"}, []string{`log.level: is a list, expected text (bellhop.yaml:1)`}},
 		{"list for the file", given{file: "- worker\n"}, []string{
-			`the file: is a list, expected a section with redis, events, triggers, durable, worker, handlers, http, log (bellhop.yaml:1)`,
+			`the file: is a list, expected a section with redis, events, triggers, durable, worker, handlers, gateway, http, log (bellhop.yaml:1)`,
 		}},
 		{"queues by name", given{file: "worker: {queues: {critical: 6}}\n"}, []string{
 			`worker.queues: is a section, expected a list of queues such as [{name: default, weight: 1}] or critical=6,default=3 (bellhop.yaml:1)`,

@@ -26,12 +26,16 @@ var flags = []flag{
 	{"grace", "worker.grace", "let running jobs go on for this `DURATION` when told to stop"},
 	{"http", "http.addr", "serve /healthz and /readyz on this `ADDR`, host:port"},
 	{"triggers", "triggers.files", "read trigger rules from this `FILE`; may be given more than once"},
+	{"addr", "gateway.addr", "serve the public on this `ADDR`, host:port"},
+	{"private-addr", "gateway.private_addr", "serve probes, metrics and profiles on this `ADDR`, host:port; keep it away from others"},
+	{"cert-file", "gateway.cert_file", "`FILE` of the certificates in PEM, for TLS on the public address"},
+	{"key-file", "gateway.key_file", "`FILE` of the certificate's key in PEM"},
 	{"log-level", "log.level", "least `LEVEL` to log: debug, info, warn, error"},
 	{"log-format", "log.format", "`FORMAT` of logs: auto, text, json"},
 }
 
 // AddFlags gives a command the named ones of the flags that set keys: config, redis, queues, concurrency, burst, engine,
-// grace, http, triggers, log-level, log-format. It panics on another name. Values are checked by Load, so that a wrong
+// grace, http, triggers, addr, private-addr, cert-file, key-file, log-level, log-format. It panics on another name. Values are checked by Load, so that a wrong
 // one hides no other fault.
 func AddFlags(to *pflag.FlagSet, names ...string) {
 	for _, name := range names {
