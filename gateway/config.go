@@ -42,7 +42,7 @@ type Config struct {
 
 	// Guard bounds what strangers may take up, Keys is how long API keys are believed.
 	Guard guard.Config `mapstructure:"guard"`
-	Keys  keys.Config  `mapstructure:"keys"`
+	Keys  keys.Config  `mapstructure:"auth"`
 }
 
 // The defaults of Config.
@@ -89,11 +89,13 @@ func (c Config) Validate() error {
 		}
 	}
 
-	for key, addr := range map[string]string{"addr": c.Addr, "private_addr": c.PrivateAddr} {
+	address := func(key, addr string) {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			fault("%s: %q is no address, write it such as 127.0.0.1:8080", key, addr)
 		}
 	}
+	address("addr", c.Addr)
+	address("private_addr", c.PrivateAddr)
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		fault("cert_file and key_file go together: set both for TLS, or none")
 	}
@@ -118,7 +120,7 @@ func (c Config) Validate() error {
 		}
 	}
 	within("guard", c.Guard.Validate())
-	within("keys", c.Keys.Validate())
+	within("auth", c.Keys.Validate())
 	return errors.Join(faults...)
 }
 
