@@ -79,7 +79,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if c := l.conns.admit(raw); c != nil {
 			return c, nil
 		}
-		raw.Close()
+		_ = raw.Close() // nobody reads what it says
 		l.conns.observer.Rejected(RejectedConnections)
 	}
 }
@@ -138,7 +138,7 @@ func (cs *connections) admit(raw net.Conn) *conn {
 	cs.mu.Unlock()
 
 	for _, o := range out {
-		o.Conn.Close()
+		_ = o.Conn.Close() // nobody reads what it says
 		cs.observer.Rejected(RejectedConnections)
 	}
 	return c

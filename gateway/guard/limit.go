@@ -209,7 +209,7 @@ func (l *limiter) renew(ctx context.Context, b *bucket, q quota, now time.Time) 
 	}
 	l.found(ctx)
 	b.leased, b.left, b.since = int(answer[0]), int(answer[1]), now
-	if b.leased == 0 {
+	if b.leased < b.lease { // it is empty now
 		b.empty = now.Add(max(emptyFor, time.Duration(answer[2])*time.Microsecond))
 	}
 	return true

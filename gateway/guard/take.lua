@@ -9,14 +9,16 @@
 local each, size, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local full = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
--- A clock that was set back, or a rate that was lowered, does not lock anybody out for longer than an empty bucket takes.
-full = math.min(full, now + each * size)
+local stored = tonumber(redis.call('GET', KEYS[1]) or 0)
+-- After a clock was set back, or a rate was raised, the bucket is empty, and not more than that.
+local full = math.min(math.max(stored, now), now + each * size)
 local there = math.floor((now + each * size - full) / each + 0.000001)
-local taken = math.min(wanted, there)
-if taken <= 0 then
+local taken = math.max(0, math.min(wanted, there))
+full = full + taken * each
+if full ~= stored then
+  redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000) + 1)
+end
+if taken == 0 then
   return {0, 0, math.ceil(full + each - now - each * size)}
 end
-full = full + taken * each
-redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000) + 1)
 return {taken, there - taken, 0}
