@@ -14,6 +14,7 @@ type Client struct {
 	keys keys
 
 	outbox outbox
+	hub    hub
 }
 
 // NewClient returns a client that uses rdb, which the caller keeps and closes. It doesn't talk to Redis yet.
@@ -26,7 +27,7 @@ func NewClient(rdb redis.UniversalClient, cfg Config) (*Client, error) {
 		return nil, errors.New("configure events: the durable mode does not work in a Redis Cluster: use Sentinel, or leave it off")
 	}
 	c := &Client{rdb: rdb, cfg: cfg, keys: keysOf(cfg.Prefix)}
-	c.outbox.send = c.send
+	c.outbox.send, c.hub.client = c.send, c
 	return c, nil
 }
 

@@ -38,6 +38,8 @@ type Handler func(ctx context.Context, batch []Delivery) []error
 type ConsumerOptions struct {
 	// OnTrim is called after each look at the stream's tail, with the id before which no event is left.
 	OnTrim func(ctx context.Context, firstID string)
+	// FromNow lets a group that doesn't exist yet begin with what is published from now on. Default: with the oldest event.
+	FromNow bool
 	// Logger is where the consumer tells of outages, claims and bad entries. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -48,6 +50,7 @@ type Consumer struct {
 	group     string
 	handler   Handler
 	onTrim    func(context.Context, string)
+	fromNow   bool
 	log       *slog.Logger
 	trimEvery time.Duration
 }
@@ -56,7 +59,7 @@ type Consumer struct {
 const trimEvery = 30 * time.Second
 
 // NewConsumer returns a consumer of a durable group. The group exists from its first consumer's Run on, starts with the
-// oldest event on the stream, and holds back trimming until it is removed: see [Client.RemoveGroup].
+// oldest event on the stream unless the options say otherwise, and holds back trimming until it is removed: see [Client.RemoveGroup].
 func (c *Client) NewConsumer(group string, handler Handler, opts ConsumerOptions) (*Consumer, error) {
 	if group == "" || len(group) > 128 || strings.ContainsFunc(group, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return nil, fmt.Errorf("consume events: group name %.140q must be 1 to 128 characters without spaces", group)
@@ -69,7 +72,7 @@ func (c *Client) NewConsumer(group string, handler Handler, opts ConsumerOptions
 		log = slog.Default()
 	}
 	return &Consumer{
-		client: c, group: group, handler: handler, onTrim: opts.OnTrim,
+		client: c, group: group, handler: handler, onTrim: opts.OnTrim, fromNow: opts.FromNow,
 		log: log.With("group", group), trimEvery: trimEvery,
 	}, nil
 }
@@ -117,6 +120,7 @@ type session struct {
 	name   string
 	bell   string
 	outage *outage
+	begin  string // the place after which the group begins, if this session makes it
 
 	mu   sync.Mutex
 	held map[string]*item // everything delivered to this consumer and not acknowledged; guarded by mu
@@ -158,6 +162,7 @@ func (c *Consumer) newSession() *session {
 		Consumer: c,
 		name:     name,
 		bell:     c.client.bellKey(c.group, name),
+		begin:    Beginning,
 		outage:   newOutage(c.log),
 		held:     make(map[string]*item),
 		ask:      make(chan struct{}, 1),
@@ -171,7 +176,10 @@ func (c *Client) bellKey(group, consumer string) string { return c.keys.bell + g
 // join makes the group, and the bell that wakes this consumer alone; false if ctx ended before Redis answered.
 func (s *session) join(ctx context.Context) bool {
 	for try := 1; ; try++ {
-		err := s.createGroups(ctx)
+		err := s.chooseBegin(ctx)
+		if err == nil {
+			err = s.createGroups(ctx)
+		}
 		if s.outage.note("join the group", err) == nil {
 			return true
 		}
@@ -181,11 +189,23 @@ func (s *session) join(ctx context.Context) bool {
 	}
 }
 
-// createGroups begins at the stream's oldest event: one published before the first worker came is not lost. After a
-// flush it makes all anew.
+// chooseBegin takes the stream's oldest event, so that one published before the first worker came is not lost, unless the group is told
+// to begin now.
+func (s *session) chooseBegin(ctx context.Context) error {
+	if !s.fromNow {
+		return nil
+	}
+	now, err := s.client.newest(ctx)
+	if err == nil {
+		s.begin = now.String()
+	}
+	return err
+}
+
+// createGroups makes the groups, where they are missing. After a flush it makes all anew.
 func (s *session) createGroups(ctx context.Context) error {
 	c := s.client
-	err := ignoreBusyGroup(c.rdb.XGroupCreateMkStream(ctx, c.keys.stream, s.group, "0").Err())
+	err := ignoreBusyGroup(c.rdb.XGroupCreateMkStream(ctx, c.keys.stream, s.group, s.begin).Err())
 	if err == nil {
 		err = ignoreBusyGroup(c.rdb.XGroupCreateMkStream(ctx, s.bell, s.group, "0").Err())
 	}
