@@ -61,9 +61,11 @@ func (v verdict) counted(j *job.Job) verdict {
 func (v verdict) asked() bool { return v.outcome != retried && !v.final }
 
 func (w *Worker) logVerdict(j *job.Job, v verdict) {
+	if v.outcome == done {
+		return // before anything is formatted: it was a sixth of what a job cost
+	}
 	log := w.log.With("job", j.ID, "task", j.Task, "queue", j.Queue, "attempt", j.Attempt)
 	switch {
-	case v.outcome == done:
 	case v.stack != nil:
 		log.Error("the handler panicked", "err", v.text, "stack", string(v.stack))
 	case v.outcome == revoked:
