@@ -134,7 +134,7 @@ func encodePlain(to *bytes.Buffer, v any) error {
 
 // The bounds on what one mapping makes of the processor and of the reader of its faults.
 const (
-	maxExpressions   = 1000
+	maxExpressions   = 5000
 	maxMappingFaults = 50
 )
 

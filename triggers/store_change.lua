@@ -16,7 +16,7 @@ if version[3] == ARGV[4] then return {1, tonumber(version[1]), tonumber(version[
 
 local record = redis.call('HGET', KEYS[1], ARGV[1])
 local revision = 0
-if record then revision = tonumber(string.match(record, '^%d+')) or 0 end
+if record then revision = tonumber(string.match(record, '^%d+') or 0) end
 if ARGV[2] ~= '-1' and tonumber(ARGV[2]) ~= revision then return {0, revision} end
 if not record and ARGV[3] ~= '' then
   local records = redis.call('HLEN', KEYS[1])
