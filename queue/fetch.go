@@ -22,7 +22,7 @@ const mustBeat = 2
 var ErrSilent = errors.New("the worker's beat is more than 10 s old: call Beat every second")
 
 // fetchHead are the values of fetch.lua's reply before those of the jobs.
-const fetchHead = 7
+const fetchHead = 8
 
 // Fetched is the answer to Fetch.
 type Fetched struct {
@@ -81,7 +81,7 @@ func (w *Worker) take(ctx context.Context, l *lane, n int) ([]any, error) {
 	}
 	args := append([]any{wire.JobPrefix(l.queue), w.id, l.name("f", l.request), n, int(leaseTime / time.Second), idle, w.suspicion.reserve(l), len(lost)}, lost...)
 	reply, err := w.client.do(ctx, fetchScript, keys, args...).Slice()
-	if err == nil && (len(reply) < fetchHead || len(reply)%3 != fetchHead%3) {
+	if err == nil && (len(reply) < fetchHead || len(reply)%2 != fetchHead%2) {
 		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
 	}
 	return reply, err
@@ -97,12 +97,15 @@ func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched
 
 	var jobs []*Job
 	var ends []End
-	for i := fetchHead; i+2 < len(reply); i += 3 {
+	for i := fetchHead; i+1 < len(reply); i += 2 {
 		id, _ := reply[i].(string)
-		attempt, _ := reply[i+1].(int64)
-		body, _ := reply[i+2].(string)
-		job := &Job{ID: id, Queue: l.queue, Attempt: attempt}
-		if int64(i-fetchHead)/3+1 == head[6] {
+		body, ours := reply[i+1].(string)
+		if !ours {
+			continue // taken by an earlier answer, and no longer ours
+		}
+		n := int64(i-fetchHead) / 2
+		job := &Job{ID: id, Queue: l.queue, Attempt: head[7] + n}
+		if n+1 == head[6] {
 			w.suspicion.fall(job)
 		}
 		msg, err := wire.Decode([]byte(body))
