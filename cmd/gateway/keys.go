@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -52,14 +54,14 @@ func (p *process) common(f *pflag.FlagSet) {
 
 func (p *process) createKeyCommand() *cobra.Command {
 	var name, scopes string
-	var expires time.Duration
+	var expires lifetime
 	var rate float64
 	cmd := &cobra.Command{
 		Use:   "create --name NAME --scopes LIST",
 		Short: "Make a key and print it, this once",
 		Long:  "Makes a key. It stands alone on standard output, and is shown only now: keep it where secrets are kept.",
 		Example: `  gateway keys create --name shop --scopes publish,enqueue
-  gateway keys create --name ci --scopes enqueue,read --expires 720h --rate 50 > key`,
+  gateway keys create --name ci --scopes enqueue,read --expires 90d --rate 50 > key`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := keys.ParseScopes(scopes)
@@ -71,11 +73,11 @@ func (p *process) createKeyCommand() *cobra.Command {
 			case strings.TrimSpace(name) == "":
 				return cli.Usagef("--name is missing: say whose key it is")
 			case cmd.Flags().Changed("expires") && expires <= 0:
-				return cli.Usagef("--expires %v is no time to come: give one such as 720h, or leave it out", expires)
+				return cli.Usagef("--expires %v is no time to come: give one such as 90d, or leave it out", &expires)
 			case rate < 0:
 				return cli.Usagef("--rate %v is negative: leave it out for the gateway's default", rate)
 			case expires > 0:
-				key.Expires = time.Now().Add(expires).UTC().Truncate(time.Second)
+				key.Expires = time.Now().Add(time.Duration(expires)).UTC().Truncate(time.Second)
 			}
 			return p.withKeys(cmd, func(ctx context.Context, store *keys.Store) error { return p.createKey(ctx, store, key) })
 		},
@@ -83,11 +85,37 @@ func (p *process) createKeyCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "", "whose key it is, for people (required)")
 	f.StringVar(&scopes, "scopes", "", "what it may do, as `LIST` of publish, enqueue, read, admin (required)")
-	f.DurationVar(&expires, "expires", 0, "how long it is good, such as 720h (default: for ever)")
+	f.Var(&expires, "expires", "how long it is good, such as 90d or 12h (default: for ever)")
 	f.Float64Var(&rate, "rate", 0, "requests a second that it may make in the whole fleet (default: gateway.guard.rate)")
 	p.common(f)
 	return cmd
 }
+
+// lifetime is a duration that may be told in days, as people think of keys: 90d.
+type lifetime time.Duration
+
+func (l *lifetime) String() string {
+	if *l == 0 {
+		return ""
+	}
+	return time.Duration(*l).String()
+}
+
+func (l *lifetime) Set(text string) error {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseFloat(days, 64)
+		if hours := n * 24; err == nil && math.Abs(hours) < math.MaxInt64/float64(time.Hour) {
+			*l = lifetime(hours * float64(time.Hour))
+			return nil
+		}
+		return fmt.Errorf("%q is no number of days: write 90d", text)
+	}
+	d, err := time.ParseDuration(text)
+	*l = lifetime(d)
+	return err
+}
+
+func (*lifetime) Type() string { return "duration" }
 
 func (p *process) createKey(ctx context.Context, store *keys.Store, key keys.Key) error {
 	token, made, err := store.Create(ctx, key)
@@ -123,13 +151,17 @@ func (p *process) listKeys(ctx context.Context, store *keys.Store) error {
 		return p.printJSON(append([]keys.Key{}, list...))
 	}
 	table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ID\tNAME\tSCOPES\tCREATED\tEXPIRES\tLAST USED")
+	fmt.Fprintln(table, "ID\tNAME\tSCOPES\tRATE\tCREATED\tEXPIRES\tLAST USED")
 	for _, k := range list {
 		var scopes []string
 		for _, s := range k.Scopes {
 			scopes = append(scopes, string(s))
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Name, strings.Join(scopes, ","), when(k.Created), when(k.Expires), when(k.LastUsed))
+		rate := "default"
+		if k.Rate > 0 {
+			rate = strconv.FormatFloat(k.Rate, 'f', -1, 64) + "/s"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Name, strings.Join(scopes, ","), rate, when(k.Created), when(k.Expires), when(k.LastUsed))
 	}
 	return table.Flush()
 }

@@ -65,7 +65,7 @@ func TestSlowConnections(t *testing.T) { //nolint:paralleltest // it measures
 		"all have room": {ReadHeaderTimeout: 2 * time.Second, MaxConnections: 4000, MaxConnectionsPerAddress: 4000},
 		"most have not": {ReadHeaderTimeout: 2 * time.Second, MaxConnections: 500, MaxConnectionsPerAddress: 400},
 	} {
-		t.Run(name, func(t *testing.T) { //nolint:paralleltest // it measures
+		t.Run(name, func(t *testing.T) {
 			cfg.AddressRate = -1
 			b := setup(t, cfg)
 			url := serve(t, b)

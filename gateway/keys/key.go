@@ -50,7 +50,7 @@ func cleanScopes(scopes []Scope) ([]Scope, error) {
 	}
 	for _, s := range scopes {
 		if !slices.Contains(clean, s) {
-			return nil, fmt.Errorf("there is no scope %q%s; name publish, enqueue, read or admin", s, suggest.DidYouMean(string(s), names()))
+			return nil, fmt.Errorf("there are the scopes publish, enqueue, read and admin, but no %q%s", s, suggest.DidYouMean(string(s), names()))
 		}
 	}
 	return clean, nil
