@@ -15,28 +15,34 @@ import (
 	"github.com/bellhop-dev/bellhop/tasks"
 )
 
+// privateHosts are not of the public internet, in all the ways to write that.
+var privateHosts = []string{
+	"127.0.0.1", "127.1.2.3", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", // private, CGNAT
+	"169.254.169.254", "192.0.0.192", "[fd00:ec2::254]", // metadata
+	"224.0.0.1", "255.255.255.255", "240.0.0.1", "198.18.0.1",
+	"[::1]", "[::]", "[fe80::1]", "[fe80::1%25eth0]", "[fc00::1]", "[ff02::1]",
+	"[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::ffff:a9fe:a9fe]", "[::127.0.0.1]", // IPv4 within IPv6
+	"[64:ff9b::7f00:1]", "[64:ff9b::169.254.169.254]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2001:0:7f00:1::]", // NAT64, 6to4, Teredo
+	"localhost", "LOCALHOST", // names that resolve to loopback
+	"①②⑦.⓪.⓪.①", // digits that IDNA maps to ASCII
+}
+
+// numericHosts are numbers that some resolvers take for 127.0.0.1 and the like.
+var numericHosts = []string{
+	"2130706433", "017700000001", "0x7f000001", "0177.0.0.1", "0x7f.0.0.1", "127.1", "127.0.1", "0x7F.1", "127.0.0.01", "1.1.1.1.1", "2852039166.", "１２７.0.0.1",
+}
+
 func TestHTTPRefusesPrivateAddresses(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int32
 	s := serve(t, func(http.ResponseWriter, *http.Request) { calls.Add(1) })
 	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
 	h := newHTTP(t, handlers.HTTPConfig{})
-	for _, host := range []string{
-		"127.0.0.1", "127.1.2.3", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", // private, CGNAT
-		"169.254.169.254", "192.0.0.192", "[fd00:ec2::254]", // metadata
-		"224.0.0.1", "255.255.255.255", "240.0.0.1", "198.18.0.1",
-		"[::1]", "[::]", "[fe80::1]", "[fe80::1%25eth0]", "[fc00::1]", "[ff02::1]",
-		"[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::ffff:a9fe:a9fe]", "[::127.0.0.1]", // IPv4 within IPv6
-		"[64:ff9b::7f00:1]", "[64:ff9b::169.254.169.254]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2001:0:7f00:1::]", // NAT64, 6to4, Teredo
-		"localhost", "LOCALHOST", // names that resolve to loopback
-		"①②⑦.⓪.⓪.①", // digits that IDNA maps to ASCII
-	} {
+	for _, host := range privateHosts {
 		_, err := run(t, h, tasks.HTTPRequest{URL: "http://" + host + ":" + port + "/"})
 		wantDiscard(t, err, "is a private, local or reserved address", ":"+port+`" to handlers.http.allow`)
 	}
-	for _, host := range []string{
-		"2130706433", "017700000001", "0x7f000001", "0177.0.0.1", "0x7f.0.0.1", "127.1", "127.0.1", "0x7F.1", "127.0.0.01", "1.1.1.1.1", "2852039166.", "１２７.0.0.1",
-	} {
+	for _, host := range numericHosts {
 		_, err := run(t, h, tasks.HTTPRequest{URL: "http://" + host + ":" + port + "/"})
 		wantDiscard(t, err, "a number that is no plain IP address")
 	}
