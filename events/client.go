@@ -42,6 +42,7 @@ type keys struct {
 	junk        string // stream: entries of the event stream that don't decode
 	junkTotal   string // string: how many there ever were
 	dead        string // hash: id -> dead match as JSON
+	replay      string // + id of a replay: string, its request and progress as JSON, expires
 	deadInOrder string // zset, all scores 0: ids of the dead matches, padded to sort by stream id
 }
 
@@ -53,6 +54,7 @@ func keysOf(prefix string) keys {
 		junk:        prefix + "undecodable",
 		junkTotal:   prefix + "undecodable:total",
 		dead:        prefix + "dead",
+		replay:      prefix + "replay:",
 		deadInOrder: prefix + "dead:order",
 	}
 }
