@@ -29,6 +29,7 @@ const (
 	StreamFull    Outcome = "stream_full"    // 503: no room on the stream
 	NotReplicated Outcome = "not_replicated" // 503: stored, and not on as many replicas as it should
 	Unavailable   Outcome = "unavailable"    // 503: Redis did not answer
+	Overloaded    Outcome = "overloaded"     // 503: too many at once
 )
 
 // Answer is what an [Observer] is told of a request.
@@ -87,7 +88,7 @@ func problemOf(o Outcome) *problem.Problem {
 		return problem.Of(http.StatusUnsupportedMediaType, "Send the body as it is, without Content-Encoding.")
 	case Incomplete:
 		return problem.Of(http.StatusBadRequest, "The body could not be read to its end.")
-	case StreamFull, NotReplicated, Unavailable:
+	case StreamFull, NotReplicated, Unavailable, Overloaded:
 		return problem.Unavailable("The event could not be stored now. Send it again.", retryAfter)
 	default:
 		return problem.Of(http.StatusBadRequest, "The delivery is signed, but is not one of this hook's kind.")

@@ -10,28 +10,20 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is far beyond what a provider nests, and far below what hurts whoever reads the event later.
-const maxDepth = 500
-
-// object is a JSON object whose members are read when they are asked for. Names count to the letter, as encoding/json's do not.
-type object map[string]json.RawMessage
-
 // readJSON returns the body as data of an event, and as an object if it is one.
 func readJSON(body []byte) (data []byte, o object, err error) {
 	data = bytes.TrimSpace(body)
 	if !utf8.Valid(data) {
 		data = bytes.ToValidUTF8(data, []byte("\uFFFD"))
 	}
-	if tooDeep(data) {
-		return nil, nil, refuse(Malformed, "the body's JSON is nested too deeply")
-	}
+	ok := false
 	if len(data) > 0 && data[0] == '{' {
-		err = json.Unmarshal(data, &o)
-	} else if !json.Valid(data) {
-		err = refuse(Malformed, "")
+		o, ok = scanObject(data)
+	} else {
+		ok = skipValue(data, 0, maxDepth) == len(data)
 	}
-	if err != nil {
-		return nil, nil, refuse(Malformed, "the body is not JSON")
+	if !ok {
+		return nil, nil, refuse(Malformed, "the body is not JSON, or is nested too deeply")
 	}
 	return data, o, nil
 }
@@ -43,93 +35,6 @@ func readObject(body []byte) ([]byte, object, error) {
 		err = refuse(Malformed, "the body is JSON, but no object")
 	}
 	return data, o, err
-}
-
-// tooDeep counts brackets outside of strings.
-func tooDeep(b []byte) bool {
-	depth, inText := 0, false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case inText && c == '\\':
-			i++
-		case c == '"':
-			inText = !inText
-		case inText:
-		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
-				return true
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return false
-}
-
-// in is the object at the path; nil, which has no members, if there is none.
-func (o object) in(path ...string) object {
-	for _, name := range path {
-		var next object
-		if raw := o[name]; len(raw) == 0 || raw[0] != '{' || json.Unmarshal(raw, &next) != nil {
-			return nil
-		}
-		o = next
-	}
-	return o
-}
-
-// text is the text, number or truth value at the path, as text.
-func (o object) text(path ...string) string {
-	last := len(path) - 1
-	raw := o.in(path[:last]...)[path[last]]
-	switch {
-	case len(raw) == 0 || raw[0] == '{' || raw[0] == '[' || raw[0] == 'n':
-		return ""
-	case raw[0] != '"':
-		return string(raw)
-	}
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
-		return ""
-	}
-	return s
-}
-
-// at is text at a path with dots.
-func (o object) at(path string) string {
-	if path == "" {
-		return ""
-	}
-	return o.text(strings.Split(path, ".")...)
-}
-
-// without returns the object's text without one of its members, the others in their order.
-func without(data []byte, member string) []byte {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	out := make([]byte, 0, len(data))
-	if _, err := decoder.Token(); err != nil {
-		return data
-	}
-	out = append(out, '{')
-	for decoder.More() {
-		var value json.RawMessage
-		name, err := decoder.Token()
-		if err != nil || decoder.Decode(&value) != nil {
-			return data
-		}
-		if name == member {
-			continue
-		}
-		label, err := json.Marshal(name)
-		if err != nil {
-			return data
-		}
-		if len(out) > 1 {
-			out = append(out, ',')
-		}
-		out = append(append(append(out, label...), ':'), value...)
-	}
-	return append(out, '}')
 }
 
 const formType = "application/x-www-form-urlencoded"

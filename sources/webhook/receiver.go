@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +27,7 @@ type Receiver struct {
 	observer  Observer
 	now       func() time.Time // the clock, for signed times
 	unknown   whisper
+	room      room
 }
 
 // hook is one address, ready.
@@ -65,7 +65,7 @@ func New(hooks Hooks, publisher events.Publisher, log *slog.Logger, observer Obs
 	if err := hooks.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Receiver{hooks: make(map[string]*hook, len(hooks)), publisher: publisher, log: log, observer: observer, now: time.Now}
+	r := &Receiver{hooks: make(map[string]*hook, len(hooks)), publisher: publisher, log: log, observer: observer, now: time.Now, room: make(room, maxInWork)}
 	var faults []error
 	for i, cfg := range hooks.WithDefaults() {
 		ring, err := newKeyring(cfg, log)
@@ -164,6 +164,11 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request, h *hook, a 
 	if err != nil {
 		return nil, err
 	}
+	// With the body at hand: who sends it slowly takes nobody's room.
+	if !r.room.enter() {
+		return nil, refuse(Overloaded, "more deliveries are in work than the receiver takes at once")
+	}
+	defer r.room.leave()
 	if !c.proven(h.keyring.keys(now), body) {
 		return nil, refuse(BadSignature, "no secret of the hook makes this signature: another secret, or another body than the one signed")
 	}
@@ -199,21 +204,42 @@ func (h *hook) read(w http.ResponseWriter, req *http.Request) ([]byte, error) {
 	if req.ContentLength > h.MaxBodyBytes {
 		return nil, refuse(TooLarge, "the body is larger than max_body_bytes")
 	}
-	var buf bytes.Buffer
-	buf.Grow(int(min(max(req.ContentLength, 0), firstBuffer)) + bytes.MinRead)
-	_, err := buf.ReadFrom(http.MaxBytesReader(w, req.Body, h.MaxBodyBytes))
+	body, err := readAll(http.MaxBytesReader(w, req.Body, h.MaxBodyBytes), req.ContentLength, h.MaxBodyBytes)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return buf.Bytes(), refuse(TooLarge, "the body is larger than max_body_bytes, or than the server's own limit")
+		return body, refuse(TooLarge, "the body is larger than max_body_bytes, or than the server's own limit")
 	case err != nil:
-		return buf.Bytes(), &refusal{outcome: Incomplete, reason: "the body broke off", cause: withoutEOF(err)}
+		return body, &refusal{outcome: Incomplete, reason: "the body broke off", cause: withoutEOF(err)}
 	}
-	return buf.Bytes(), nil
+	return body, nil
 }
 
 // firstBuffer is what a sender gets on his word: a large Content-Length alone costs nothing more.
 const firstBuffer = 64 << 10
+
+// readAll takes up twice the limit at most, while it moves to its last buffer. Of the size that the sender has told, it believes eight
+// times what has come.
+func readAll(r io.Reader, told, limit int64) ([]byte, error) {
+	body := make([]byte, 0, min(max(told, 511), firstBuffer)+1)
+	for {
+		if len(body) == cap(body) {
+			size := min(2*int64(cap(body)), limit+1)
+			if told > int64(len(body)) {
+				size = min(told+1, 8*int64(cap(body)))
+			}
+			body = append(make([]byte, 0, max(size, int64(len(body))+1)), body...)
+		}
+		n, err := r.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if errors.Is(err, io.EOF) {
+			return body, nil
+		}
+		if err != nil {
+			return body, err
+		}
+	}
+}
 
 func withoutEOF(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {

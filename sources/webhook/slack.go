@@ -62,7 +62,7 @@ func (slackScheme) stored(*events.Event, bool) *reply { return empty }
 
 // slackJSON is a callback of the events API.
 func slackJSON(d *delivery) (*events.Event, *reply, error) {
-	data, o, err := readObject(d.body)
+	_, o, err := readObject(d.body)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -74,7 +74,11 @@ func slackJSON(d *delivery) (*events.Event, *reply, error) {
 		return challenge(o)
 	}
 	// The token in it is Slack's old way to prove itself, a secret that no handler needs.
-	e := &events.Event{Type: typeOf(kind), Data: without(data, "token"), Time: readTime(o.text("event_time"))}
+	data, err := o.without("token")
+	if err != nil {
+		return nil, nil, err
+	}
+	e := &events.Event{Type: typeOf(kind), Data: data, Time: readTime(o.text("event_time"))}
 	d.extend(e, "slackteam", o.text("team_id"))
 	d.extend(e, "slackapp", o.text("api_app_id"))
 	if kind != "event_callback" {
@@ -136,7 +140,7 @@ func slackCommand(d *delivery, form url.Values) (*events.Event, *reply, error) {
 }
 
 func slackInteraction(d *delivery, payload string) (*events.Event, *reply, error) {
-	data, o, err := readObject([]byte(payload))
+	_, o, err := readObject([]byte(payload))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -144,8 +148,12 @@ func slackInteraction(d *delivery, payload string) (*events.Event, *reply, error
 	if kind == "" {
 		return nil, nil, refuse(Malformed, "the payload has no type")
 	}
+	data, err := o.without("token")
+	if err != nil {
+		return nil, nil, err
+	}
 	e := &events.Event{
-		ID: d.claim.digest(d.body), Type: kind, Data: without(data, "token"),
+		ID: d.claim.digest(d.body), Type: kind, Data: data,
 		Subject: firstOf(o.text("callback_id"), o.text("view", "callback_id"), o.text("channel", "id"), o.text("user", "id")),
 	}
 	d.extend(e, "slackteam", o.text("team", "id"))
