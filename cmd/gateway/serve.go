@@ -21,6 +21,7 @@ import (
 	"github.com/bellhop-dev/bellhop/internal/redisconn"
 	"github.com/bellhop-dev/bellhop/job"
 	"github.com/bellhop-dev/bellhop/tasks"
+	"github.com/bellhop-dev/bellhop/telemetry"
 )
 
 // serve wires what a gateway process runs and runs it.
@@ -38,7 +39,10 @@ func (p *process) serve(ctx context.Context) error {
 	if err := catalog.Refresh(ctx); err != nil {
 		return stoppedOr(ctx, err)
 	}
-	guarded, err := guard.New(p.cfg.Gateway.Guard, guard.Deps{Redis: rdb, Keys: keys.NewStore(rdb, p.cfg.Gateway.Keys), Log: p.log})
+	metrics := telemetry.New(p.log)
+	guarded, err := guard.New(p.cfg.Gateway.Guard, guard.Deps{
+		Redis: rdb, Keys: keys.NewStore(rdb, p.cfg.Gateway.Keys), Observer: metrics.HTTP(), Log: p.log,
+	})
 	if err != nil {
 		return cli.UsageError{Err: err}
 	}
@@ -46,7 +50,7 @@ func (p *process) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	deps.Fleet, deps.Catalog, deps.Guard = f, catalog, guarded
+	deps.Fleet, deps.Catalog, deps.Guard, deps.Metrics = f, catalog, guarded, metrics.Handler()
 	g, err := gateway.New(p.cfg.Gateway, deps)
 	if err != nil {
 		return cli.UsageError{Err: err}
