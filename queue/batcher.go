@@ -19,6 +19,9 @@ type batcher[T any] struct {
 
 // push hands items over. It does not wait.
 func (b *batcher[T]) push(items ...T) {
+	if len(items) == 0 {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting = append(b.waiting, items...)

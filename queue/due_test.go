@@ -97,7 +97,7 @@ func TestDueIgnoresWhatStockToolsLeftBehind(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		b := setup(t, rdb)
 		i := asynq.NewInspectorFromRedisClient(rdb)
-		soon := b.now().Add(150 * time.Millisecond)
+		soon := b.now().Add(2 * time.Second) // all of them must be scheduled by then
 		for _, id := range []string{"run", "archived", "deleted", "moved"} {
 			b.schedule(id, soon)
 		}

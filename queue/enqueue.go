@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -74,29 +75,18 @@ type Stored struct {
 //
 // ctx bounds the wait: what was handed to Redis by then may be stored, and what was not is dropped.
 func (c *Client) Enqueue(ctx context.Context, entries []Entry) []Stored {
+	if len(entries) == 1 {
+		return []Stored{c.enqueueOne(ctx, entries[0])}
+	}
 	answers := make([]Stored, len(entries))
 	parcels := make([]*parcel, len(entries))
 	for queue, indices := range byQueue(entries) {
-		err := c.durable.check(c.rdb)
-		if err == nil {
-			err = c.list(ctx, queue)
-		}
-		if err != nil {
-			fail(answers, indices, fmt.Errorf("list queue %q: %w", queue, err))
+		if err := c.ready(ctx, queue); err != nil {
+			fail(answers, indices, err)
 			continue
 		}
-		some := make([]*parcel, 0, len(indices))
-		for _, i := range indices {
-			p, err := newParcel(ctx, entries[i])
-			if err != nil {
-				answers[i].Err = err
-				continue
-			}
-			parcels[i] = p
-			some = append(some, p)
-		}
-		if len(some) > 0 {
-			c.outbox(queue).push(some...)
+		for some := range slices.Chunk(indices, pushAtOnce) {
+			c.outbox(queue).push(pack(ctx, entries, some, parcels, answers)...)
 		}
 	}
 	for i, p := range parcels {
@@ -105,6 +95,48 @@ func (c *Client) Enqueue(ctx context.Context, entries []Entry) []Stored {
 		}
 	}
 	return answers
+}
+
+// pushAtOnce is how many entries are handed to the outbox together: Redis stores them while the next ones are encoded.
+const pushAtOnce = 200
+
+// pack makes parcels of some entries, and answers for those that can't be encoded.
+func pack(ctx context.Context, entries []Entry, indices []int, parcels []*parcel, answers []Stored) []*parcel {
+	packed := make([]*parcel, 0, len(indices))
+	for _, i := range indices {
+		p, err := newParcel(ctx, entries[i])
+		if err != nil {
+			answers[i].Err = err
+			continue
+		}
+		parcels[i] = p
+		packed = append(packed, p)
+	}
+	return packed
+}
+
+func (c *Client) enqueueOne(ctx context.Context, e Entry) Stored {
+	if err := c.ready(ctx, e.Message.Queue); err != nil {
+		return Stored{Err: err}
+	}
+	p, err := newParcel(ctx, e)
+	if err != nil {
+		return Stored{Err: err}
+	}
+	c.outbox(e.Message.Queue).push(p)
+	return p.wait(ctx)
+}
+
+// ready sees to what must be before jobs are stored in a queue.
+func (c *Client) ready(ctx context.Context, queue string) error {
+	err := c.durable.check(c.rdb)
+	if err == nil {
+		err = c.list(ctx, queue)
+	}
+	if err != nil {
+		return fmt.Errorf("list queue %q: %w", queue, err)
+	}
+	return nil
 }
 
 func byQueue(entries []Entry) map[string][]int {

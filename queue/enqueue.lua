@@ -6,44 +6,82 @@
 -- KEYS[4] bellhop:{q}:fired
 -- KEYS[5] bellhop:{q}:due
 -- KEYS[6] bellhop:{q}:alarm
--- KEYS[7] bellhop:{q}:sent:<sender>, the sender's last request and its answers
+-- KEYS[7] bellhop:{q}:sent:<sender>, the sender's last request, a space and its answers in JSON, if there are any
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] prefix of the groups' zsets, asynq:{q}:g:
 -- ARGV[3] request: new for each request, the same when it is sent again
--- then eight for each job:
---   id, message, start (Unix ms, 0 = now, "+n" = n ms from now), unique key ("" = none), its ttl (ms), group ("" = none),
+-- then for each job: id, message, and "" if it is plain: to be pending at once; else "+" and six more:
+--   start (Unix ms, 0 = now, "+n" = n ms from now), unique key ("" = none), its ttl (ms), group ("" = none),
 --   fired pair ("" = none), its score
 --
--- Returns two values for each job: what became of it and, for a scheduled one, its start (Unix ms); for a duplicate, the id of the job that
--- was there first.
+-- Returns nothing if all jobs are pending, as most are; else two values for each job: what became of it and, for a scheduled one, its start
+-- (Unix ms); for a duplicate, the id of the job that was there first.
 --   "pending" | "scheduled" | "aggregating" | "id" (the id is taken) | "unique" (the lock is held) | "fired" (the pair has fired)
 
-local now = redis.call("TIME")
+local call = redis.call
+local now = call("TIME")
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local now_ns = now[1] .. string.format("%06d", now[2]) .. "000"
 
-local sent = redis.call("HMGET", KEYS[7], "request", "answers")
-if sent[1] == ARGV[3] then
-	redis.call("HSET", KEYS[7], "request", ARGV[3]) -- a write, for a WAIT that follows to wait for
-	return cjson.decode(sent[2])
+local last = call("GET", KEYS[7])
+if last then
+	local request, answers = string.match(last, "^(%d+) (.*)$")
+	if request == ARGV[3] then
+		call("EXPIRE", KEYS[7], 600) -- a write, for a WAIT that follows to wait for
+		return answers == "" and {} or cjson.decode(answers)
+	end
+	-- A copy of an earlier request that was long on its way. Its jobs may have run by now, and nobody waits for its answer.
+	if tonumber(request) > tonumber(ARGV[3]) then
+		return redis.error_reply("STALE a later request was answered")
+	end
 end
 
--- A copy of an earlier request that was long on its way. Its jobs may have run by now, and nobody waits for its answer.
-if sent[1] and tonumber(sent[1]) > tonumber(ARGV[3]) then
-	return redis.error_reply("STALE a later request was answered")
+-- Most batches bring plain jobs with new ids, which takes one command to see.
+local prefix = ARGV[1]
+local keys, seen, careful = {}, {}, false
+local i = 4
+while i <= #ARGV do
+	careful = careful or seen[ARGV[i]]
+	seen[ARGV[i]] = true
+	if ARGV[i + 2] == "" then
+		keys[#keys + 1] = prefix .. ARGV[i]
+		i = i + 3
+	else
+		i = i + 9
+	end
+end
+if not careful and #keys > 0 then
+	careful = call("EXISTS", unpack(keys)) > 0
+end
+
+-- Plain jobs whose hash is written, not yet pushed. Nothing else is done before they are: a job is stored whole.
+local unpushed, n = {}, 0
+local function push()
+	if n == 0 then
+		return
+	end
+	local pushed = redis.pcall("LPUSH", KEYS[1], unpack(unpushed))
+	if type(pushed) == "table" then
+		for at, id in ipairs(unpushed) do
+			unpushed[at] = prefix .. id
+		end
+		call("DEL", unpack(unpushed))
+		error(pushed.err, 0)
+	end
+	unpushed, n = {}, 0
 end
 
 local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 	-- A match is settled once, also where the answer is a duplicate: redelivered after the lock has gone, it must not come to run then.
-	if fired ~= "" and redis.call("ZADD", KEYS[4], "NX", fired_score, fired) == 0 then
+	if fired ~= "" and call("ZADD", KEYS[4], "NX", fired_score, fired) == 0 then
 		return "fired", id
 	end
-	local key = ARGV[1] .. id
-	if redis.call("EXISTS", key) == 1 then
+	local key = prefix .. id
+	if call("EXISTS", key) == 1 then
 		return "id", id
 	end
-	if unique ~= "" and not redis.call("SET", unique, id, "NX", "PX", ttl) then
-		return "unique", redis.call("GET", unique) or ""
+	if unique ~= "" and not call("SET", unique, id, "NX", "PX", ttl) then
+		return "unique", call("GET", unique) or ""
 	end
 
 	-- Redis' clock decides, rounded up: never early.
@@ -55,34 +93,58 @@ local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 	local state, told = "pending", ""
 	if start > now_ms then
 		state, told = "scheduled", string.format("%.0f", start)
-		redis.call("HSET", key, "msg", msg, "state", state)
-		redis.call("ZADD", KEYS[2], math.ceil(start / 1000), id)
-		redis.call("ZADD", KEYS[5], start, id)
-		if redis.call("ZRANGE", KEYS[5], 0, 0)[1] == id then
-			redis.call("LPUSH", KEYS[6], "1")
-			redis.call("LTRIM", KEYS[6], 0, 0)
+		call("HSET", key, "msg", msg, "state", state)
+		call("ZADD", KEYS[2], math.ceil(start / 1000), id)
+		call("ZADD", KEYS[5], start, id)
+		if call("ZRANGE", KEYS[5], 0, 0)[1] == id then
+			call("LPUSH", KEYS[6], "1")
+			call("LTRIM", KEYS[6], 0, 0)
 		end
 	elseif group ~= "" then
 		state = "aggregating"
-		redis.call("HSET", key, "msg", msg, "state", state, "group", group)
-		redis.call("ZADD", ARGV[2] .. group, now[1], id)
-		redis.call("SADD", KEYS[3], group)
+		call("HSET", key, "msg", msg, "state", state, "group", group)
+		call("ZADD", ARGV[2] .. group, now[1], id)
+		call("SADD", KEYS[3], group)
 	else
-		redis.call("HSET", key, "msg", msg, "state", state, "pending_since", now_ns)
-		redis.call("LPUSH", KEYS[1], id)
+		call("HSET", key, "msg", msg, "state", state, "pending_since", now_ns)
+		call("LPUSH", KEYS[1], id)
 	end
 	if unique ~= "" then
-		redis.call("HSET", key, "unique_key", unique)
+		call("HSET", key, "unique_key", unique)
 	end
 	return state, told
 end
 
-local answers = {}
-for i = 4, #ARGV, 8 do
-	local state, holder = store(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
-	answers[#answers + 1] = state
-	answers[#answers + 1] = holder
+local answers, jobs, odd = {}, 0, false
+i = 4
+while i <= #ARGV do
+	local id, state, told = ARGV[i], "pending", ""
+	if ARGV[i + 2] ~= "" then
+		push()
+		state, told = store(id, ARGV[i + 1], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8])
+		i = i + 9
+	else
+		local key = prefix .. id
+		if careful and call("EXISTS", key) == 1 then
+			state, told = "id", id
+		else
+			call("HSET", key, "msg", ARGV[i + 1], "state", state, "pending_since", now_ns)
+			n = n + 1
+			unpushed[n] = id
+		end
+		i = i + 3
+	end
+	jobs = jobs + 1
+	if state ~= "pending" and not odd then
+		odd = true
+		for earlier = 1, jobs - 1 do
+			answers[2 * earlier - 1], answers[2 * earlier] = "pending", ""
+		end
+	end
+	if odd then
+		answers[2 * jobs - 1], answers[2 * jobs] = state, told
+	end
 end
-redis.call("HSET", KEYS[7], "request", ARGV[3], "answers", cjson.encode(answers))
-redis.call("EXPIRE", KEYS[7], 600)
+push()
+call("SET", KEYS[7], ARGV[3] .. " " .. (odd and cjson.encode(answers) or ""), "EX", 600)
 return answers

@@ -58,7 +58,7 @@ func (c *Client) outbox(queue string) *outbox {
 type parcel struct {
 	ctx    context.Context //nolint:containedctx // its caller's: whoever has gone before the send is left out
 	msg    []byte
-	args   [8]any // as enqueue.lua reads them
+	args   []any // as enqueue.lua reads them
 	answer Stored
 	done   chan struct{}
 }
@@ -67,6 +67,11 @@ func newParcel(ctx context.Context, e Entry) (*parcel, error) {
 	msg, err := e.Message.Encode()
 	if err != nil {
 		return nil, err
+	}
+	p := &parcel{ctx: ctx, msg: msg, done: make(chan struct{})}
+	if e.plain() {
+		p.args = []any{e.Message.ID, msg, ""}
+		return p, nil
 	}
 	var ttl, firedAt int64
 	var unique, fired string
@@ -78,10 +83,13 @@ func newParcel(ctx context.Context, e Entry) (*parcel, error) {
 	if e.Fired != nil {
 		fired, firedAt = e.Fired.member(), e.Fired.At.UnixMilli()
 	}
-	return &parcel{
-		ctx: ctx, msg: msg, done: make(chan struct{}),
-		args: [8]any{e.Message.ID, msg, start, unique, ttl, e.Message.GroupKey, fired, firedAt},
-	}, nil
+	p.args = []any{e.Message.ID, msg, "+", start, unique, ttl, e.Message.GroupKey, fired, firedAt}
+	return p, nil
+}
+
+// plain tells that the job is to be pending at once, and has nothing to be compared with.
+func (e Entry) plain() bool {
+	return e.In <= 0 && e.At.IsZero() && e.UniqueFor <= 0 && e.Fired == nil && e.Message.GroupKey == ""
 }
 
 // start is when the job may start, as enqueue.lua reads it, and about how long that is from now.
@@ -165,10 +173,10 @@ func (o *outbox) load(batch []*parcel) (load, rest []*parcel) {
 
 func (o *outbox) call(n int, load []*parcel) *call {
 	o.request++
-	args := make([]any, 0, 3+8*len(load))
+	args := make([]any, 0, 3+3*len(load))
 	args = append(args, wire.JobPrefix(o.queue), wire.GroupKey(o.queue, ""), o.request)
 	for _, p := range load {
-		args = append(args, p.args[:]...)
+		args = append(args, p.args...)
 	}
 	return &call{
 		script: enqueueScript,
@@ -182,14 +190,18 @@ func (o *outbox) call(n int, load []*parcel) *call {
 
 func (o *outbox) answer(call *call, load []*parcel) {
 	reply, err := call.reply.StringSlice()
-	if err == nil && len(reply) != 2*len(load) {
+	plain := err == nil && len(reply) == 0 // all of them are pending
+	if err == nil && !plain && len(reply) != 2*len(load) {
 		err = fmt.Errorf("%w: %d values for %d jobs", errUnexpected, len(reply), len(load))
 	}
 	for n, p := range load {
 		if err != nil {
 			p.answer = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.queue, err)}
 		} else {
-			p.answer = stored(reply[2*n], reply[2*n+1])
+			p.answer = Stored{State: Pending}
+			if !plain {
+				p.answer = stored(reply[2*n], reply[2*n+1])
+			}
 			if p.answer.Err == nil && call.unconfirmed != nil {
 				p.answer.Err = fmt.Errorf("enqueue to %q: %w", o.queue, call.unconfirmed)
 			}

@@ -1,0 +1,94 @@
+package queue_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/redistest"
+	"github.com/bellhop-dev/bellhop/internal/wire"
+	"github.com/bellhop-dev/bellhop/queue"
+)
+
+// Plain jobs share commands; an id that is taken, before or within the batch, decides for itself alone, and so does a job that isn't plain.
+func TestABatchOfAllKindsIsAnsweredOneByOne(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		b.enqueue("there")
+		plain := func(id string) queue.Entry { return queue.Entry{Message: message(id)} }
+		unique := func(id string) queue.Entry {
+			m := message(id)
+			m.UniqueKey = wire.UniqueKey(q, "mail:send", []byte("one"))
+			return queue.Entry{Message: m, UniqueFor: time.Hour}
+		}
+		entries := []queue.Entry{
+			plain("a"), plain("b"), plain("there"), plain("a"), unique("u"), plain("c"), unique("v"), plain("u"),
+			{Message: message("s"), In: time.Hour}, plain("s"), plain("d"),
+		}
+		want := []string{"pending", "pending", "there", "a", "pending", "pending", "u", "u", "scheduled", "s", "pending"}
+		var got []string
+		for _, s := range b.client.Enqueue(b.ctx, entries) {
+			switch {
+			case s.Err == nil:
+				got = append(got, string(s.State))
+			case errors.Is(s.Err, queue.ErrIDTaken) || errors.Is(s.Err, queue.ErrNotUnique):
+				got = append(got, s.Holder)
+			default:
+				t.Error(s.Err)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"there", "a", "b", "u", "c", "d"}, line(b)); diff != "" {
+			t.Errorf("the line: %s", diff)
+		}
+	})
+}
+
+// A batch of plain jobs that can't be pushed leaves no hash: its ids would be taken by jobs that never run.
+func TestJobsThatCantBePushedLeaveNothing(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		rdb.Set(b.ctx, wire.PendingKey(q), "no list", 0)
+		for _, s := range b.client.Enqueue(b.ctx, []queue.Entry{{Message: message("a")}, {Message: message("b")}}) {
+			if s.Err == nil {
+				t.Error("stored where there is no list")
+			}
+		}
+		if n := rdb.Exists(b.ctx, wire.JobKey(q, "a"), wire.JobKey(q, "b")).Val(); n != 0 {
+			t.Errorf("%d hashes are left", n)
+		}
+	})
+}
+
+func TestManyEntriesKeepTheirOrder(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		const n = 2500
+		entries, want := make([]queue.Entry, n), make([]string, n)
+		for i := range entries {
+			want[i] = fmt.Sprint("job-", i)
+			entries[i] = queue.Entry{Message: message(want[i])}
+		}
+		b.store(entries...)
+		if diff := cmp.Diff(want, line(b)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// line are the pending jobs, the next one first.
+func line(b *bundle) []string {
+	ids := b.pending()
+	slices.Reverse(ids)
+	return ids
+}
