@@ -120,48 +120,47 @@ func untilOr(r ReplayRequest, end time.Time) time.Time {
 // A replay that was cut goes on where it was, ends where it would have, and publishes nothing twice.
 func TestReplayGoesOn(t *testing.T) {
 	t.Parallel()
-	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		c := newClient(t, rdb, Config{})
-		publish(t, c, names("e", 1200)...)
-		r := ReplayRequest{ID: "cut"}
-		ctx, cut := context.WithCancel(t.Context())
-		p, err := c.Replay(ctx, r, func(p ReplayProgress) {
-			if p.Published >= 300 {
-				cut()
-			}
-		})
-		if !errors.Is(err, context.Canceled) || p.Done {
-			t.Fatalf("got %+v, %v", p, err)
-		}
-		kept, err := c.ReplayProgress(t.Context(), "cut")
-		if err != nil || kept.Published < 300 || kept.Done || kept.At == "" {
-			t.Errorf("kept is %+v, %v", kept, err)
-		}
-		// What was published last may not have been noted: as after a crash.
-		lost := strings.Replace(rdb.Get(t.Context(), c.keys.replay+"cut").Val(), `"at":"`+kept.At, `"at":"0-0`, 1)
-		if err := rdb.Set(t.Context(), c.keys.replay+"cut", lost, time.Hour).Err(); err != nil {
-			t.Fatal(err)
-		}
-		publish(t, c, names("later", 50)...)
-		p, err = c.Replay(t.Context(), r, nil)
-		if err != nil || !p.Done || p.Published != 1200 || p.Duplicates != kept.Published {
-			t.Errorf("got %+v, %v, want 1200 published, %d of them noticed again", p, err, kept.Published)
-		}
-		copied := make(map[string]int)
-		for _, e := range everything(t, c, Query{Limit: 1000}) {
-			if of, ok := e.Extensions[ExtensionReplayOf].(string); ok {
-				copied[of]++
-			}
-		}
-		for _, id := range names("e", 1200) {
-			if copied[id] != 1 {
-				t.Fatalf("%s was copied %d times", id, copied[id])
-			}
-		}
-		if len(copied) != 1200 {
-			t.Errorf("%d events were copied", len(copied))
+	rdb := redistest.New(t)
+	c := newClient(t, rdb, Config{})
+	publish(t, c, names("e", 1200)...)
+	r := ReplayRequest{ID: "cut"}
+	ctx, cut := context.WithCancel(t.Context())
+	p, err := c.Replay(ctx, r, func(p ReplayProgress) {
+		if p.Published >= 300 {
+			cut()
 		}
 	})
+	if !errors.Is(err, context.Canceled) || p.Done {
+		t.Fatalf("got %+v, %v", p, err)
+	}
+	kept, err := c.ReplayProgress(t.Context(), "cut")
+	if err != nil || kept.Published < 300 || kept.Done || kept.At == "" {
+		t.Errorf("kept is %+v, %v", kept, err)
+	}
+	// What was published last may not have been noted: as after a crash.
+	lost := strings.Replace(rdb.Get(t.Context(), c.keys.replay+"cut").Val(), `"at":"`+kept.At, `"at":"0-0`, 1)
+	if err := rdb.Set(t.Context(), c.keys.replay+"cut", lost, time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, c, names("later", 50)...)
+	p, err = c.Replay(t.Context(), r, nil)
+	if err != nil || !p.Done || p.Published != 1200 || p.Duplicates != kept.Published {
+		t.Errorf("got %+v, %v, want 1200 published, %d of them noticed again", p, err, kept.Published)
+	}
+	copied := make(map[string]int)
+	for _, e := range everything(t, c, Query{Limit: 1000}) {
+		if of, ok := e.Extensions[ExtensionReplayOf].(string); ok {
+			copied[of]++
+		}
+	}
+	for _, id := range names("e", 1200) {
+		if copied[id] != 1 {
+			t.Fatalf("%s was copied %d times", id, copied[id])
+		}
+	}
+	if len(copied) != 1200 {
+		t.Errorf("%d events were copied", len(copied))
+	}
 }
 
 func TestReplayKeepsTheRate(t *testing.T) {

@@ -32,6 +32,9 @@ type Deps struct {
 	// Endpoints keeps what the fleet knows of webhook endpoints: *endpoints.Client. Without it webhook:deliver fails.
 	Endpoints WebhookState
 
+	// Events is the stream of events:replay: *events.Client. Without it events:replay fails.
+	Events EventReplayer
+
 	// Logger is where log:write writes, and where the others tell what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -54,6 +57,7 @@ func Routes(cfg Config, deps Deps) ([]job.Route, error) {
 	return []job.Route{
 		tasks.RequestHTTP.HandledBy(http.Request),
 		tasks.WriteLog.HandledBy(log.Write),
+		tasks.ReplayEvents.HandledBy(NewEvents(deps.Events, deps.Logger).Replay),
 		tasks.DeliverWebhook.HandledBy(webhooks.Deliver),
 		tasks.FanOutWebhook.HandledBy(webhooks.FanOut),
 		tasks.SendEmail.HandledBy(email.Send),

@@ -7,6 +7,7 @@ func BuiltIn() []job.Definition {
 	return []job.Definition{
 		RequestHTTP.Definition(),
 		WriteLog.Definition(),
+		ReplayEvents.Definition(),
 		DeliverWebhook.Definition(),
 		FanOutWebhook.Definition(),
 		SendEmail.Definition(),
