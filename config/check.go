@@ -44,6 +44,12 @@ func split(err error) []error {
 // with, or those it mentions.
 func (s section) locate(text string) (string, []key) {
 	name := s.path[strings.LastIndexByte(s.path, '.')+1:]
+	if list, ok := s.list(); ok {
+		if strings.HasPrefix(text, name+"[") {
+			return strings.TrimSuffix(s.path, name) + text, []key{list}
+		}
+		return s.path + ": " + strings.TrimPrefix(text, name+": "), []key{list}
+	}
 	text = strings.TrimPrefix(text, name+": ")
 	head := text
 	if end := strings.IndexAny(text, ":[ "); end >= 0 {
@@ -73,6 +79,16 @@ func (s section) locate(text string) (string, []key) {
 		return s.path + "." + text, about
 	}
 	return s.path + ": " + text, about
+}
+
+// list is the section's own key, if it is a list and not made of keys.
+func (s section) list() (key, bool) {
+	for _, k := range keys() {
+		if k.path == s.path {
+			return k, true
+		}
+	}
+	return key{}, false
 }
 
 // places names those of the keys that somebody set.

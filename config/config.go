@@ -18,6 +18,7 @@ import (
 	"github.com/bellhop-dev/bellhop/gateway"
 	"github.com/bellhop-dev/bellhop/handlers"
 	"github.com/bellhop-dev/bellhop/internal/redisconn"
+	"github.com/bellhop-dev/bellhop/sources/webhook"
 	"github.com/bellhop-dev/bellhop/worker"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 	Worker   worker.Config    `mapstructure:"worker"`
 	Handlers Handlers         `mapstructure:"handlers"`
 	Gateway  gateway.Config   `mapstructure:"gateway"`
+	Hooks    webhook.Hooks    `mapstructure:"hooks"`
 	HTTP     HTTP             `mapstructure:"http"`
 	Log      Log              `mapstructure:"log"`
 }
@@ -50,6 +52,7 @@ func (c *Config) sections() []section {
 		sectionOf("worker", &c.Worker, ""),
 		sectionOf("handlers.http", &c.Handlers.HTTP, ""),
 		sectionOf("gateway", &c.Gateway, ""),
+		sectionOf("hooks", &c.Hooks, ""),
 		sectionOf("http", &c.HTTP, "addr"),
 		sectionOf("log", &c.Log, ""),
 	}
@@ -83,6 +86,9 @@ func sectionOf[T sectionConfig[T]](path string, at *T, about string) section {
 // clearUnset empties the fields that no configuration can hold, such as loggers: today's slog.Default() must not become
 // the one that is kept when main sets another.
 func clearUnset(v reflect.Value) {
+	if v.Kind() != reflect.Struct { // a list holds no such fields
+		return
+	}
 	for i := range v.NumField() {
 		if v.Type().Field(i).Tag.Get("mapstructure") == "-" {
 			v.Field(i).SetZero()

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
+	"github.com/bellhop-dev/bellhop/sources/webhook"
 	"github.com/bellhop-dev/bellhop/worker"
 )
 
@@ -258,6 +259,8 @@ func sample(t *testing.T, k key) (string, any) {
 		return "77s", 77 * time.Second
 	case k.typ == reflect.SliceOf(queueType):
 		return "a=2,b", []worker.Queue{{Name: "a", Weight: 2}, {Name: "b", Weight: 1}}
+	case k.typ == reflect.TypeFor[webhook.Hooks]():
+		return "[{name: a, signature: {header: b}}]", webhook.Hooks{{Name: "a", Signature: webhook.Signature{Header: "b"}}}
 	case k.typ == reflect.TypeFor[[]string]():
 		return "a,b", []string{"a", "b"}
 	case k.typ.Kind() == reflect.String:
@@ -289,7 +292,7 @@ func TestEverySectionIsChecked(t *testing.T) {
 	t.Parallel()
 	var c Config
 	for _, k := range keys() {
-		if !slices.ContainsFunc(c.sections(), func(s section) bool { return strings.HasPrefix(k.path, s.path+".") }) {
+		if !slices.ContainsFunc(c.sections(), func(s section) bool { return strings.HasPrefix(k.path+".", s.path+".") }) {
 			t.Errorf("%s is in no section of Config.sections", k.path)
 		}
 	}
@@ -300,7 +303,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	none := []string{ // whose default is nothing
 		"redis.username", "redis.password", "redis.password_file", "redis.ca_file", "redis.cert_file", "redis.key_file", "redis.server_name",
 		"redis.pool_size", "redis.allow_eviction", "triggers.files", "triggers.allow_unknown_tasks", "worker.strict_priority", "worker.burst",
-		"handlers.http.allow", "http.addr", "durable.replicas",
+		"handlers.http.allow", "http.addr", "durable.replicas", "hooks",
 		"gateway.cert_file", "gateway.key_file", "gateway.drain_delay", "gateway.guard.trusted_proxies", "gateway.guard.cors_origins",
 	}
 	c := Default()
@@ -325,6 +328,7 @@ func TestExampleHoldsEveryKeyWithItsDefault(t *testing.T) {
 	}
 	want := Default()
 	want.Triggers.Files, want.Handlers.HTTP.Allow = []string{}, []string{}
+	want.Hooks = webhook.Hooks{}
 	want.Gateway.Guard.TrustedProxies, want.Gateway.Guard.CORSOrigins = []string{}, []string{}
 	if diff := cmp.Diff(want, l.Config); diff != "" {
 		t.Errorf("(-default +example):\n%s", diff)

@@ -39,8 +39,16 @@ func TestFaults(t *testing.T) {
 		}},
 		{"section for a value", given{file: "worker:\n  grace:\n    first: 1s\n"}, []string{`worker.grace: is a section, expected a duration such as 500ms, 30s or 24h (bellhop.yaml:3)`}},
 		{"list for text", given{file: "log: {level: [info]}\n"}, []string{`log.level: is a list, expected text (bellhop.yaml:1)`}},
+		{"list of sections", given{file: "hooks:\n  - {name: gh, kind: github, secret: x}\n"}, []string{`hooks[0].secret: unknown key, did you mean "hooks[0].secrets"? (bellhop.yaml:2)`}},
+		{"a section of a list", given{file: "hooks:\n  - {name: gh, kind: github}\n"}, []string{
+			`hooks[0] (gh): secrets: are missing: give the one that the provider signs with, here or in secrets_files (bellhop.yaml:2)`,
+		}},
+		{"sections in a variable", given{env: []string{"BELLHOP_HOOKS=[{name: gh, kind: github, secret: hunter2hunter2}]"}}, []string{
+			`hooks: the value [0].secret: unknown key, did you mean "[0].secrets"? (BELLHOP_HOOKS)`,
+		}},
+		{"no YAML in a variable", given{env: []string{"BELLHOP_HOOKS=[{name: gh"}}, []string{`hooks: the value is no YAML, write it such as [{name: a}, {name: b}] (BELLHOP_HOOKS)`}},
 		{"list for the file", given{file: "- worker\n"}, []string{
-			`the file: is a list, expected a section with redis, events, triggers, durable, worker, handlers, gateway, http, log (bellhop.yaml:1)`,
+			`the file: is a list, expected a section with redis, events, triggers, durable, worker, handlers, gateway, hooks, http, log (bellhop.yaml:1)`,
 		}},
 		{"queues by name", given{file: "worker: {queues: {critical: 6}}\n"}, []string{
 			`worker.queues: is a section, expected a list of queues such as [{name: default, weight: 1}] or critical=6,default=3 (bellhop.yaml:1)`,

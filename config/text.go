@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/bellhop-dev/bellhop/worker"
 )
 
@@ -25,6 +27,9 @@ var (
 
 // fromText reads a value as variables, flags and scalars of files hold it. Lists are separated by commas.
 func fromText(t reflect.Type, s string) (reflect.Value, error) {
+	if isList(t) {
+		return listFromText(t, s)
+	}
 	if t.Kind() != reflect.Slice || readsText(t) {
 		return oneFromText(t, s)
 	}
@@ -45,6 +50,30 @@ func fromText(t reflect.Type, s string) (reflect.Value, error) {
 		list = reflect.Append(list, item)
 	}
 	return list, errors.Join(faults...)
+}
+
+// isList tells a list of sections.
+func isList(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && isSection(t.Elem()) && t.Elem() != queueType
+}
+
+// listFromText reads a list of sections as a file would have it: [{name: github, kind: github}].
+func listFromText(t reflect.Type, s string) (reflect.Value, error) {
+	list := reflect.MakeSlice(t, 0, 0)
+	var doc yaml.Node
+	if err := yaml.Unmarshal([]byte(s), &doc); err != nil { // the parser's words may hold a secret
+		return list, errors.New("is no YAML, write it such as [{name: a}, {name: b}]")
+	}
+	if len(doc.Content) == 0 {
+		return list, nil
+	}
+	var r yamlReader
+	v := r.value(doc.Content[0], t, "")
+	var faults []error
+	for _, f := range r.faults {
+		faults = append(faults, errors.New(strings.TrimPrefix(f.Text, ": ")))
+	}
+	return v, errors.Join(faults...)
 }
 
 func oneFromText(t reflect.Type, s string) (reflect.Value, error) {
@@ -139,6 +168,8 @@ func expected(t reflect.Type) string {
 		return "a duration such as 500ms, 30s or 24h"
 	case t == reflect.SliceOf(queueType):
 		return "a list of queues such as [{name: default, weight: 1}] or critical=6,default=3"
+	case isList(t):
+		return "a list of sections such as [{name: a}, {name: b}]"
 	case t == queueType:
 		return "a queue such as {name: default, weight: 1} or default=1"
 	case t.Kind() == reflect.String || readsText(t):

@@ -20,6 +20,7 @@ import (
 	"github.com/bellhop-dev/bellhop/internal/lifecycle"
 	"github.com/bellhop-dev/bellhop/internal/redisconn"
 	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/sources/webhook"
 	"github.com/bellhop-dev/bellhop/tasks"
 	"github.com/bellhop-dev/bellhop/telemetry"
 )
@@ -51,6 +52,10 @@ func (p *process) serve(ctx context.Context) error {
 		return err
 	}
 	deps.Fleet, deps.Catalog, deps.Guard, deps.Metrics = f, catalog, guarded, metrics.Handler()
+	deps.Hooks, err = webhook.New(p.cfg.Hooks, metrics.Publisher(deps.Events), p.log, metrics.Hooks())
+	if err != nil {
+		return cli.UsageError{Err: err}
+	}
 	g, err := gateway.New(p.cfg.Gateway, deps)
 	if err != nil {
 		return cli.UsageError{Err: err}
@@ -65,6 +70,7 @@ func (p *process) serve(ctx context.Context) error {
 	}
 
 	group := new(lifecycle.Group)
+	group.Add("redis watch", redisconn.NewWatch(rdb, p.cfg.Redis, p.log).Run)
 	group.Add("serve", public.Run)
 	group.Add("catalog", catalog.Run)
 	group.AddLast("probes", private.Run) // who asks while requests finish is told that the gateway drains
