@@ -7,8 +7,8 @@ func (r *Receiver) SetClock(now func() time.Time) { r.now = now }
 
 // TypeOf and Clean are fuzzed on their own.
 var (
-	TypeOf  = typeOf
-	Clean   = clean
+	TypeOf = typeOf
+	Clean  = clean
 )
 
 // ReadJSON returns what is taken as data, and the members of the object that it is.
