@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -75,7 +77,13 @@ func unmarshal(data []byte, v any) error {
 	if !utf8.Valid(data) {
 		return errNotUTF8
 	}
-	if err := json.Unmarshal(data, v); err != nil {
+	err := json.Unmarshal(data, v)
+	var unfit *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &unfit): // its text quotes the value, however long it is
+		kind, _, _ := strings.Cut(unfit.Value, " ")
+		return fmt.Errorf("it has a %s at byte %d that is too large or does not fit", kind, unfit.Offset)
+	case err != nil:
 		return fmt.Errorf("it is not JSON: %w", err)
 	}
 	return nil
