@@ -23,6 +23,7 @@ import (
 	"github.com/bellhop-dev/bellhop/fleet"
 	"github.com/bellhop-dev/bellhop/gateway/guard"
 	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/triggers"
 )
 
 // Deps are what a gateway works with. All but those marked so are needed.
@@ -37,6 +38,8 @@ type Deps struct {
 	Catalog *fleet.Catalog
 	Guard   *guard.Guard
 
+	// Triggers keeps those that are made at run time; nil: they have no routes.
+	Triggers *triggers.Store
 	// Hooks serves POST /hooks/{name}; nil: there are none. It checks signatures itself: the route takes no API key.
 	Hooks http.Handler
 	// Metrics serves GET /metrics on the private address; nil: none.

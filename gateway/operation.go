@@ -96,6 +96,7 @@ var problemsOf = map[int]string{
 	http.StatusNotFound:              "There is nothing of this name.",
 	http.StatusConflict:              "Another state stands in the way.",
 	http.StatusGone:                  "It was there, and is not any more.",
+	http.StatusPreconditionFailed:    "It was changed meanwhile, or is there already.",
 	http.StatusRequestEntityTooLarge: "The body is larger than the gateway accepts.",
 	http.StatusUnsupportedMediaType:  "The body's content type is not one that is listed.",
 	http.StatusUnprocessableEntity:   "A field or parameter does not fit; the problem names each.",

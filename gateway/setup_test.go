@@ -23,6 +23,7 @@ import (
 	"github.com/bellhop-dev/bellhop/gateway/keys"
 	"github.com/bellhop-dev/bellhop/internal/redistest"
 	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/triggers"
 	"github.com/bellhop-dev/bellhop/worker"
 )
 
@@ -72,6 +73,9 @@ func setupOver(t *testing.T, rdb redis.UniversalClient, change ...func(*Config, 
 	deps := Deps{
 		Redis: rdb, Jobs: job.NewClient(rdb), Events: stream, Fleet: f, Guard: guarded, Logger: log,
 		Catalog: fleet.NewCatalog(f, log, greetTask.Definition()),
+	}
+	if deps.Triggers, err = triggers.NewStore(rdb, deps.Catalog, triggers.Config{}); err != nil {
+		t.Fatal(err)
 	}
 	for _, c := range change {
 		c(&cfg, &deps)
