@@ -24,8 +24,19 @@ func Decode(b []byte) (*Event, error) {
 	return e, nil
 }
 
+// DecodeNew is [Decode] of an event that may lack an id: newID makes it then.
+func DecodeNew(b []byte, newID func() string) (*Event, error) {
+	e := new(Event)
+	if err := e.decode(b, newID); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
 // UnmarshalJSON is [Decode] for encoding/json.
-func (e *Event) UnmarshalJSON(b []byte) error {
+func (e *Event) UnmarshalJSON(b []byte) error { return e.decode(b, nil) }
+
+func (e *Event) decode(b []byte, newID func() string) error {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(b, &members); err != nil {
 		return fmt.Errorf("%w: is not a JSON object: %w", ErrInvalid, err)
@@ -35,6 +46,9 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	}
 	d := decoder{members: members}
 	got := d.event()
+	if _, has := members["id"]; !has && newID != nil {
+		got.ID = newID()
+	}
 	// The data was parsed as a part of the whole: it isn't looked at again.
 	if err := invalid(append(d.faults, got.attributeFaults()...)); err != nil {
 		return err

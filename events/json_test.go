@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -271,4 +273,35 @@ func BenchmarkDecode(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestDecodeNewMakesAnID(t *testing.T) {
+	t.Parallel()
+	made := func() string { return "made" }
+	e, err := DecodeNew([]byte(`{"specversion":"1.0","type":"a","source":"/s"}`), made)
+	if err != nil || e.ID != "made" {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	if e, err = DecodeNew([]byte(`{"specversion":"1.0","type":"a","source":"/s","id":"given"}`), made); err != nil || e.ID != "given" {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	for _, bad := range []string{`""`, `7`, `null`} {
+		if _, err := DecodeNew([]byte(`{"specversion":"1.0","type":"a","source":"/s","id":`+bad+`}`), made); !errors.Is(err, ErrInvalid) {
+			t.Errorf("id %s: %v", bad, err)
+		}
+	}
+}
+
+func TestFaultsNameTheirAttribute(t *testing.T) {
+	t.Parallel()
+	_, err := Decode([]byte(`{"specversion":"1.1","id":"x","time":"now","ext":[]}`))
+	got := Faults(fmt.Errorf("publish: %w", err))
+	for _, attribute := range []string{"specversion", "time", "source", "type", "ext"} {
+		if !slices.ContainsFunc(got, func(f string) bool { return strings.HasPrefix(f, attribute+": ") }) {
+			t.Errorf("no fault of %s in %q", attribute, got)
+		}
+	}
+	if _, err = Decode([]byte(`[`)); len(Faults(err)) != 1 || Faults(errors.New("other")) != nil {
+		t.Errorf("got %q", Faults(err))
+	}
 }

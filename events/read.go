@@ -21,8 +21,11 @@ type Entry struct {
 	Err error
 }
 
-// Get returns the event at a place on the stream; [ErrNotFound] once it is trimmed.
+// Get returns the event at a place on the stream; [ErrNotFound] once it is trimmed, or if it is no place.
 func (c *Client) Get(ctx context.Context, streamID string) (*Event, error) {
+	if _, err := parsePlace(streamID); err != nil {
+		return nil, fmt.Errorf("read event: %w: %w", ErrNotFound, err)
+	}
 	found, err := c.rdb.XRangeN(ctx, c.keys.stream, streamID, streamID, 1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read event %s: %w", streamID, err)

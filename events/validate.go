@@ -41,8 +41,31 @@ func invalid(faults []error) error {
 	if len(faults) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %w", ErrInvalid, errors.Join(faults...))
+	return faultList(faults)
 }
+
+// Faults returns each fault that an [ErrInvalid] reports, as "attribute: what is wrong"; nil for any other error.
+func Faults(err error) []string {
+	list, ok := errors.AsType[faultList](err)
+	switch {
+	case !errors.Is(err, ErrInvalid):
+		return nil
+	case !ok:
+		return []string{strings.TrimPrefix(err.Error(), ErrInvalid.Error()+": ")}
+	}
+	faults := make([]string, len(list))
+	for i, fault := range list {
+		faults[i] = fault.Error()
+	}
+	return faults
+}
+
+// faultList is the faults of one event.
+type faultList []error
+
+func (l faultList) Error() string { return ErrInvalid.Error() + ": " + errors.Join(l...).Error() }
+
+func (l faultList) Unwrap() []error { return append([]error{ErrInvalid}, l...) }
 
 func (e *Event) attributeFaults() []error {
 	var f []error
