@@ -20,6 +20,8 @@ type Client struct {
 	rdb   redis.UniversalClient
 	queue *queue.Client
 	vigil *vigil
+
+	records records
 }
 
 // New returns a client over rdb, which stays the caller's to close.

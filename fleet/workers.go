@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -54,20 +56,75 @@ func (c *Client) Beat(ctx context.Context, w Worker) (known bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("beat of worker %s: %w", w.ID, err)
 	}
-	keys := []string{workersKey, workerPrefix + w.ID}
-	args := []any{w.ID, record, forgetAfter.Milliseconds()}
+	sent := record
+	if c.records.stands(w.ID, record) {
+		sent = nil
+	}
+	known, err = c.beat(ctx, w.ID, sent)
+	if err == nil && !known && sent == nil {
+		sent = record // Redis was flushed
+		_, err = c.beat(ctx, w.ID, sent)
+	}
+	if err != nil {
+		c.records.forget(w.ID)
+		return false, fmt.Errorf("beat of worker %s: %w", w.ID, err)
+	}
+	if sent != nil {
+		c.records.wrote(w.ID, record)
+	}
+	return known, nil
+}
+
+func (c *Client) beat(ctx context.Context, id string, record []byte) (known bool, err error) {
+	keys := []string{workersKey, workerPrefix + id}
+	args := []any{id, record, forgetAfter.Milliseconds()}
 	n, err := beatScript.Run(ctx, c.rdb, keys, args...).Int()
 	if err != nil && strings.Contains(strings.ToLower(err.Error()), "compil") {
 		n, err = plainBeatScript.Run(ctx, c.rdb, keys, args...).Int()
 	}
-	if err != nil {
-		return false, fmt.Errorf("beat of worker %s: %w", w.ID, err)
+	return n == 1, err
+}
+
+// rewriteEvery is how often a record is written again that has not changed: it expires.
+const rewriteEvery = forgetAfter / 4
+
+// records knows what was last written of this process' workers.
+type records struct {
+	mu   sync.Mutex
+	last map[string]written // by worker
+}
+
+type written struct {
+	record []byte
+	at     time.Time
+}
+
+// stands tells that the record is in Redis as it is.
+func (r *records) stands(id string, record []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, ok := r.last[id]
+	return ok && bytes.Equal(last.record, record) && time.Since(last.at) < rewriteEvery
+}
+
+func (r *records) wrote(id string, record []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last == nil {
+		r.last = make(map[string]written, 1)
 	}
-	return n == 1, nil
+	r.last[id] = written{record, time.Now()}
+}
+
+func (r *records) forget(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.last, id)
 }
 
 // Leave takes the worker off the list.
 func (c *Client) Leave(ctx context.Context, id string) error {
+	c.records.forget(id)
 	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.ZRem(ctx, workersKey, id)
 		p.Del(ctx, workerPrefix+id)

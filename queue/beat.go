@@ -31,11 +31,9 @@ const keepTime = 2*idleBeat + BeatInterval
 
 // Beaten is Redis' answer to a beat, for one queue.
 type Beaten struct {
-	Queue   string
-	Now     time.Time // of Redis' clock
-	Paused  bool
-	Pending int  // jobs that wait to be fetched
-	Keeper  bool // this worker keeps the queue until a beat says otherwise: it runs Due and Clean
+	Queue  string
+	Now    time.Time // of Redis' clock
+	Keeper bool      // this worker keeps the queue until a beat says otherwise: it runs Due and Clean
 
 	// Lost jobs still run here but belong to another attempt by now: cancel them. Their Finish changes nothing.
 	Lost []*Job
@@ -104,7 +102,7 @@ func (w *Worker) newBeat(l *lane) *beat {
 	}
 	b.call = &call{
 		script: beatScript,
-		keys:   []string{wire.LeaseKey(l.queue), wire.PausedKey(l.queue), wire.OwnersKey(l.queue), wire.BeatsKey(l.queue), wire.KeeperKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue), wire.PendingKey(l.queue)},
+		keys:   []string{wire.LeaseKey(l.queue), wire.OwnersKey(l.queue), wire.BeatsKey(l.queue), wire.KeeperKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue)},
 		args:   args,
 	}
 	return b
@@ -113,18 +111,17 @@ func (w *Worker) newBeat(l *lane) *beat {
 func (b *beat) answer() Beaten {
 	out := Beaten{Queue: b.lane.queue}
 	reply, err := b.call.reply.Int64Slice()
-	if err == nil && len(reply) < 5 {
+	if err == nil && len(reply) < 3 {
 		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
 	}
 	if err != nil {
 		out.Err = fmt.Errorf("beat for queue %q: %w", b.lane.queue, err)
 		return out
 	}
-	out.Now, out.Paused, out.Keeper = clock(reply[0], reply[1]), reply[2] == 1, reply[3] == 1
-	out.Pending = int(reply[4])
+	out.Now, out.Keeper = clock(reply[0], reply[1]), reply[2] == 1
 	b.lane.beaten()
 	var lost []*Job
-	for _, n := range reply[5:] {
+	for _, n := range reply[3:] {
 		if n >= 1 && int(n) <= len(b.jobs) {
 			lost = append(lost, b.jobs[n-1])
 		}

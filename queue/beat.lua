@@ -2,42 +2,40 @@
 -- A worker's sign of life: it extends the leases of the jobs that it owns. It takes the keeping of the queue if nobody has it.
 --
 -- KEYS[1] asynq:{q}:lease
--- KEYS[2] asynq:{q}:paused
--- KEYS[3] bellhop:{q}:owners
--- KEYS[4] bellhop:{q}:beats
--- KEYS[5] bellhop:{q}:keeper
--- KEYS[6] bellhop:{q}:watch
--- KEYS[7] bellhop:{q}:watcher
--- KEYS[8] asynq:{q}:pending
+-- KEYS[2] bellhop:{q}:owners
+-- KEYS[3] bellhop:{q}:beats
+-- KEYS[4] bellhop:{q}:keeper
+-- KEYS[5] bellhop:{q}:watch
+-- KEYS[6] bellhop:{q}:watcher
 -- ARGV[1] worker
 -- ARGV[2] lease in seconds
 -- ARGV[3] milliseconds that the keeping lasts without a beat; 0 = don't keep
 -- then two for each job: id, attempt
 --
--- Returns the seconds and microseconds of Redis' clock, 1 if the queue is paused, 1 if the worker keeps the queue, the
--- length of pending, then the place (from 1) of each job that the worker does not own.
+-- Returns the seconds and microseconds of Redis' clock, 1 if the worker keeps the queue, then the place (from 1) of each job that the
+-- worker does not own.
 
 local now = redis.call("TIME")
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local worker, lease = ARGV[1], tonumber(ARGV[2])
-local last = tonumber(redis.call("ZSCORE", KEYS[4], worker) or nil)
+local last = #ARGV > 3 and tonumber(redis.call("ZSCORE", KEYS[3], worker) or nil)
 
 local keeper = 0
 if tonumber(ARGV[3]) > 0 then
-	local who = redis.call("GET", KEYS[5])
+	local who = redis.call("GET", KEYS[4])
 	if not who then
-		redis.call("SET", KEYS[5], worker, "PX", ARGV[3])
+		redis.call("SET", KEYS[4], worker, "PX", ARGV[3])
 		keeper = 1
 	elseif who == worker then
-		redis.call("PEXPIRE", KEYS[5], ARGV[3])
+		redis.call("PEXPIRE", KEYS[4], ARGV[3])
 		keeper = 1
 	end
 end
-local reply = {tonumber(now[1]), tonumber(now[2]), redis.call("EXISTS", KEYS[2]), keeper, redis.call("LLEN", KEYS[8])}
+local reply = {tonumber(now[1]), tonumber(now[2]), keeper}
 
 -- The watch went with a worker that died: make it anew.
-if redis.call("EXISTS", KEYS[6], KEYS[7]) == 0 then
-	redis.call("LPUSH", KEYS[6], "1")
+if redis.call("EXISTS", KEYS[5], KEYS[6]) == 0 then
+	redis.call("LPUSH", KEYS[5], "1")
 end
 
 -- A lease that ends later than the last beat allows was written by a stock worker that took the job since then. It is given up
@@ -45,7 +43,7 @@ end
 local latest = last and math.floor(last / 1000) + lease or 0
 local ids, extended, lost = {}, {}, {}
 local function extend(first)
-	local owners = redis.call("HMGET", KEYS[3], unpack(ids))
+	local owners = redis.call("HMGET", KEYS[2], unpack(ids))
 	local leases = redis.call("ZMSCORE", KEYS[1], unpack(ids))
 	for n, id in ipairs(ids) do
 		local mine = owners[n] == worker .. ":" .. ARGV[first + 2 * n - 1]
@@ -63,7 +61,7 @@ local function extend(first)
 		redis.call("ZADD", KEYS[1], "XX", unpack(extended))
 	end
 	if #lost > 0 then
-		redis.call("HDEL", KEYS[3], unpack(lost))
+		redis.call("HDEL", KEYS[2], unpack(lost))
 	end
 	ids, extended, lost = {}, {}, {}
 end
@@ -79,5 +77,5 @@ end
 if #ids > 0 then
 	extend(first)
 end
-redis.call("ZADD", KEYS[4], now_ms, worker)
+redis.call("ZADD", KEYS[3], now_ms, worker)
 return reply

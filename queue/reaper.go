@@ -17,7 +17,9 @@ import (
 // When a worker is given up. A reaper goes by what it has seen itself, look by look, on one unbroken line to Redis: the other's
 // beat stood still while everything else went on. So nobody steals after an outage, a freeze of his own, or by a wrong clock.
 const (
-	// How often a reaper looks: at others that hold jobs, at others that are idle, and whether there are others.
+	// How often a reaper looks: at others that hold jobs, at others that are idle, and whether there are others. While all are idle,
+	// those who watch the same worker take turns: it is looked at every lookAtIdle at the latest, by one of them. Whoever sees that somebody
+	// holds a job, or that a connection has gone, looks often from then on.
 	lookEvery  = 250 * time.Millisecond
 	lookAtIdle = 500 * time.Millisecond
 	lookAround = 5 * time.Second
@@ -71,6 +73,8 @@ type Reaper struct {
 
 	vigils    map[post]*vigil
 	part      map[string][]string // by queue, who is watched of a larger fleet
+	place     int64               // on the ring of the largest queue
+	turns     int64               // how many take turns on it
 	ringed    time.Time           // when it was seen who there is
 	ringEvery time.Duration       // until that is asked again
 	every     time.Duration       // until the next look
@@ -148,6 +152,9 @@ func (r *Reaper) look(ctx context.Context, report func(Reaping)) {
 	for p, beat := range seen.beats {
 		v := r.watch(p, beat, now)
 		v.mark(seen.connected[p.worker], own)
+		if v.gone > 0 {
+			r.every = lookEvery
+		}
 		if dead, frozen := v.verdict(now); dead || frozen {
 			r.reap(bounded, p, v.beat, frozen, report)
 		}
@@ -167,7 +174,19 @@ func (r *Reaper) pace(s sight) {
 	case s.owned > int64(r.worker.Held()):
 		r.every = lookEvery
 	default:
-		r.every = lookAtIdle
+		r.every = r.untilTurn(time.Now())
+	}
+}
+
+// untilTurn is how long it is until this reaper's next turn. Those who follow each other on the ring have different ones, and no more than
+// one is missing among those who watch the same worker. Clocks that differ shift the turns, no more.
+func (r *Reaper) untilTurn(now time.Time) time.Duration {
+	turns := max(r.turns, 1)
+	turn := now.UnixNano() / int64(lookEvery)
+	for next := turn + 1; ; next++ {
+		if next%turns == r.place%turns {
+			return time.Unix(0, next*int64(lookEvery)).Sub(now)
+		}
 	}
 }
 
@@ -208,6 +227,7 @@ func (r *Reaper) ring(ctx context.Context) (map[post]int64, error) {
 		return nil, err
 	}
 	r.part, r.ringed, r.ringEvery = nil, time.Now(), ringEvery
+	r.turns = 1
 	part, large := make(map[string][]string, len(lists)), false
 	beats := make(map[post]int64)
 	for i, list := range lists {
@@ -217,7 +237,11 @@ func (r *Reaper) ring(ctx context.Context) (map[post]int64, error) {
 				all[worker] = int64(z.Score)
 			}
 		}
-		mine := next(r.worker.id, slices.Collect(maps.Keys(all)), watchmen)
+		others := slices.Collect(maps.Keys(all))
+		if turns := int64(min(len(others), watchmen) + 1); turns > r.turns {
+			r.place, r.turns = rank(r.worker.id, others), turns
+		}
+		mine := next(r.worker.id, others, watchmen)
 		for _, worker := range mine {
 			beats[post{r.worker.names[i], worker}] = all[worker]
 		}
@@ -239,18 +263,31 @@ func next(worker string, others []string, n int) []string {
 	if len(others) <= n {
 		return others
 	}
-	place := func(name string) uint64 {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(name)) // never fails
-		// FNV's high bits hardly change with the last letters of a name; murmur's last steps mix them.
-		sum := h.Sum64()
-		sum = (sum ^ sum>>33) * 0xff51afd7ed558ccd
-		sum = (sum ^ sum>>33) * 0xc4ceb9fe1a85ec53
-		return sum ^ sum>>33
-	}
 	own := place(worker)
 	slices.SortFunc(others, func(a, b string) int { return cmp.Compare(place(a)-own, place(b)-own) })
 	return others[:n]
+}
+
+// rank is how many of the others stand before a worker on the ring.
+func rank(worker string, others []string) (n int64) {
+	own := place(worker)
+	for _, other := range others {
+		if place(other) < own {
+			n++
+		}
+	}
+	return n
+}
+
+// place is a worker's on the ring.
+func place(name string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // never fails
+	// FNV's high bits hardly change with the last letters of a name; murmur's last steps mix them.
+	sum := h.Sum64()
+	sum = (sum ^ sum>>33) * 0xff51afd7ed558ccd
+	sum = (sum ^ sum>>33) * 0xc4ceb9fe1a85ec53
+	return sum ^ sum>>33
 }
 
 // beats asks for the beats of this reaper's part. Who has left shows none.

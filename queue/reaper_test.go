@@ -93,6 +93,52 @@ func TestEveryoneIsWatched(t *testing.T) {
 	}
 }
 
+// While nobody holds a job, those who watch a worker take turns, so that one of them looks at it every 500 ms.
+func TestWatchmenTakeTurns(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{2, 3, 9, 10, 50, 300} {
+		fleet := make([]string, size)
+		for i := range fleet {
+			fleet[i] = fmt.Sprintf("host-%d:%d", i/20, i)
+		}
+		const span = 18 * time.Second // a whole number of rounds, whatever their turns
+		looks, longest := 0, time.Duration(0)
+		watched := make(map[string][]time.Duration)
+		for i, me := range fleet {
+			others := slices.Concat(fleet[:i], fleet[i+1:])
+			r := &Reaper{place: rank(me, others), turns: int64(min(len(others), watchmen) + 1)}
+			mine := next(me, others, watchmen)
+			for at := time.Duration(0); at < span; looks++ {
+				at += r.untilTurn(time.Unix(1_000_000_000, int64(at)))
+				for _, other := range mine {
+					watched[other] = append(watched[other], at)
+				}
+			}
+		}
+		long := 0
+		for _, at := range watched {
+			slices.Sort(at)
+			for i := range at[1:] {
+				gap := at[i+1] - at[i]
+				longest = max(longest, gap)
+				if gap > lookAtIdle {
+					long++
+					break
+				}
+			}
+		}
+		perSecond := float64(looks) / span.Seconds()
+		t.Logf("%d workers: %.1f looks a second; %d are not looked at for more than %v, at most for %v", size, perSecond, long, lookAtIdle, longest)
+		if limit := 4 * float64(size) / float64(min(size, watchmen+1)); perSecond > limit+float64(size)/span.Seconds() {
+			t.Errorf("%d workers look %.1f times a second, want %.1f", size, perSecond, limit)
+		}
+		// Where the ring closes, some of those who watch the same worker have the same turn.
+		if size <= watchmen+1 && long > 0 || long > 2*watchmen || longest > 5*lookAtIdle {
+			t.Errorf("%d workers: %d are not looked at for more than %v, at most for %v", size, long, lookAtIdle, longest)
+		}
+	}
+}
+
 func (r *Reaper) seen(t *testing.T) map[post]int64 {
 	t.Helper()
 	s, err := r.see(t.Context())

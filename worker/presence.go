@@ -72,12 +72,12 @@ func (p *pool) show(ctx context.Context, info wire.ServerInfo, listed bool) (boo
 	serverKey, workersKey := info.Keys()
 	_, err = p.w.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		pipe.ZAdd(ctx, wire.AllServers, redis.Z{Score: expires, Member: serverKey})
-		pipe.ZAdd(ctx, wire.AllWorkers, redis.Z{Score: expires, Member: workersKey})
 		pipe.Set(ctx, serverKey, server, ttl)
 		if listed {
 			pipe.Del(ctx, workersKey)
 		}
 		if len(jobs) > 0 {
+			pipe.ZAdd(ctx, wire.AllWorkers, redis.Z{Score: expires, Member: workersKey})
 			pipe.HSet(ctx, workersKey, jobs...)
 			pipe.Expire(ctx, workersKey, ttl)
 		}
