@@ -386,10 +386,16 @@ func (r *runner) herd(ctx context.Context, s *store, engine string) (Values, err
 		return nil, err
 	}
 	took := after.at.Sub(before.at).Seconds()
-	return Values{
+	v := Values{
 		"commands_per_job":    (after.total() - before.total() - idle["commands_per_second"]*took) / float64(jobs),
 		"commands_per_second": idle["commands_per_second"],
-	}, nil
+	}
+	for name, c := range after.commands {
+		atRest := idle[detail+"calls_of_"+name]
+		v[detail+"calls_at_rest_of_"+name] = atRest
+		v[detail+"calls_per_job_of_"+name] = (c.calls - before.commands[name].calls - atRest*took) / float64(jobs)
+	}
+	return v, nil
 }
 
 // memory is what a pending job takes of Redis.

@@ -108,6 +108,7 @@ func (m meter) read(ctx context.Context, into Values, jobs int) error {
 	for name, c := range commands {
 		if t := c.time - m.commands[name].time; t > 0 {
 			into[detail+"us_of_"+name] = microseconds(t) / float64(jobs)
+			into[detail+"drain_calls_of_"+name] = (c.calls - m.commands[name].calls) / float64(jobs)
 		}
 	}
 	return err
