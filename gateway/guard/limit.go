@@ -30,7 +30,7 @@ const (
 	// An empty bucket is not asked again before this, so that a flood costs Redis at most 50 calls a second and client.
 	emptyFor = 20 * time.Millisecond
 
-	takeWithin = 100 * time.Millisecond // a request waits no longer for its token
+	takeWithin = 250 * time.Millisecond // a request waits no longer for its token
 	awayFor    = time.Second            // then Redis is asked again
 )
 
@@ -105,6 +105,7 @@ var takeScript = redis.NewScript(takeSource)
 type limiter struct {
 	rdb    redis.UniversalClient
 	log    *slog.Logger
+	within time.Duration
 	away   atomic.Int64 // Unix nanoseconds until when Redis is not asked; 0: it answers
 	seed   maphash.Seed
 	shards [16]shard
@@ -120,7 +121,7 @@ type shard struct {
 }
 
 func newLimiter(rdb redis.UniversalClient, log *slog.Logger) *limiter {
-	l := &limiter{rdb: rdb, log: log, seed: maphash.MakeSeed()}
+	l := &limiter{rdb: rdb, log: log, within: takeWithin, seed: maphash.MakeSeed()}
 	for i := range l.shards {
 		l.shards[i] = shard{buckets: make(map[subject]*list.Element), recent: list.New()}
 	}
@@ -199,7 +200,7 @@ func (l *limiter) renew(ctx context.Context, b *bucket, q quota, now time.Time) 
 	b.lease = max(1, min(b.lease, q.maxLease()))
 
 	// The lease is for all requests of this client: it does not end with the one that asks.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.within)
 	defer cancel()
 	each := strconv.FormatFloat(1e6/q.rate, 'f', -1, 64)
 	answer, err := takeScript.Run(ctx, l.rdb, []string{b.subject.redisKey()}, each, int64(q.size), b.lease).Int64Slice()
