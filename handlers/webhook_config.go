@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"cmp"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -62,6 +61,9 @@ type WebhookEndpoint struct {
 	// base64 of 24 to 64 bytes, as Standard Webhooks has it.
 	Secrets []string `mapstructure:"secrets"`
 
+	// SecretsFiles hold more of them, one a line. They are read with each delivery, so that they can be rotated without a restart.
+	SecretsFiles []string `mapstructure:"secrets_files"`
+
 	// Events are patterns of the types that webhook:fanout delivers when a job names no endpoints. Default: none.
 	Events []string `mapstructure:"events"`
 
@@ -91,8 +93,9 @@ type WebhookSigner struct {
 	// signatures that are good elsewhere.
 	Hosts []string `mapstructure:"hosts"`
 
-	// Secrets as those of an endpoint.
-	Secrets []string `mapstructure:"secrets"`
+	// Secrets and SecretsFiles as those of an endpoint.
+	Secrets      []string `mapstructure:"secrets"`
+	SecretsFiles []string `mapstructure:"secrets_files"`
 }
 
 // WithDefaults fills what is not set.
@@ -162,8 +165,7 @@ func (e WebhookEndpoint) faults() (faults []error) {
 	if _, err := parseTarget(e.URL); err != nil {
 		faults = append(faults, fmt.Errorf("url: %w", err))
 	}
-	_, wrong := parseSecrets(e.Secrets)
-	faults = append(faults, wrong...)
+	faults = append(faults, webhookSecrets{e.Secrets, e.SecretsFiles}.faults()...)
 	for i, pattern := range e.Events {
 		if err := events.ValidatePattern(pattern); err != nil {
 			faults = append(faults, fmt.Errorf("events[%d]: %w", i, err))
@@ -208,35 +210,7 @@ func (s WebhookSigner) faults() (faults []error) {
 			faults = append(faults, fmt.Errorf("hosts[%d]: %q %w", i, host, err))
 		}
 	}
-	_, wrong := parseSecrets(s.Secrets)
-	return append(faults, wrong...)
-}
-
-const (
-	secretPrefix = "whsec_"
-	maxSecrets   = 8
-)
-
-// parseSecrets returns the keys; its faults tell nothing of them.
-func parseSecrets(texts []string) (keys [][]byte, faults []error) {
-	if len(texts) == 0 {
-		return nil, []error{errors.New("secrets: is empty, one is needed: whsec_ and the base64 of 32 random bytes, such as `openssl rand -base64 32` gives")}
-	}
-	if len(texts) > maxSecrets {
-		return nil, []error{fmt.Errorf("secrets: are %d, at most %d sign a delivery: remove those that nobody knows any more", len(texts), maxSecrets)}
-	}
-	for i, text := range texts {
-		encoded, ok := strings.CutPrefix(strings.TrimSpace(text), secretPrefix)
-		key, err := base64.StdEncoding.DecodeString(encoded)
-		switch {
-		case !ok || err != nil:
-			faults = append(faults, fmt.Errorf("secrets[%d]: is not whsec_ and base64", i))
-		case len(key) < 24 || len(key) > 64:
-			faults = append(faults, fmt.Errorf("secrets[%d]: is of %d bytes, 24 to 64 are needed", i, len(key)))
-		}
-		keys = append(keys, key)
-	}
-	return keys, faults
+	return append(faults, webhookSecrets{s.Secrets, s.SecretsFiles}.faults()...)
 }
 
 // webhookTarget is an endpoint made ready.
@@ -244,8 +218,7 @@ type webhookTarget struct {
 	id       string // under which its state is kept
 	name     string // for people
 	url      *url.URL
-	keys     [][]byte
-	secrets  []string // as configured, to be masked
+	secrets  webhookSecrets
 	patterns []events.Pattern
 	send     string
 	headers  map[string]string
@@ -259,11 +232,10 @@ func (c WebhookConfig) targets() map[string]*webhookTarget {
 	targets := make(map[string]*webhookTarget, len(c.Endpoints))
 	for _, e := range c.Endpoints {
 		t := &webhookTarget{
-			id: e.Name, name: "endpoint " + e.Name, secrets: e.Secrets, send: e.Send, headers: e.Headers,
+			id: e.Name, name: "endpoint " + e.Name, secrets: webhookSecrets{e.Secrets, e.SecretsFiles}, send: e.Send, headers: e.Headers,
 			timeout: cmp.Or(e.Timeout, c.Timeout), rate: e.Rate, disabled: e.Disabled,
 		}
 		t.url, _ = parseTarget(e.URL)
-		t.keys, _ = parseSecrets(e.Secrets)
 		for _, text := range e.Events {
 			pattern, _ := events.CompilePattern(text)
 			t.patterns = append(t.patterns, pattern)
@@ -276,16 +248,14 @@ func (c WebhookConfig) targets() map[string]*webhookTarget {
 // webhookSigner is a signer made ready.
 type webhookSigner struct {
 	hosts   allowList
-	keys    [][]byte
-	secrets []string
+	secrets webhookSecrets
 }
 
 func (c WebhookConfig) signers() map[string]*webhookSigner {
 	signers := make(map[string]*webhookSigner, len(c.Signers))
 	for _, s := range c.Signers {
 		hosts, _ := parseAllow(s.Hosts)
-		keys, _ := parseSecrets(s.Secrets)
-		signers[s.Name] = &webhookSigner{hosts: hosts, keys: keys, secrets: s.Secrets}
+		signers[s.Name] = &webhookSigner{hosts: hosts, secrets: webhookSecrets{s.Secrets, s.SecretsFiles}}
 	}
 	return signers
 }

@@ -50,13 +50,29 @@ func NewWebhooks(cfg WebhookConfig, deps Deps) (*Webhooks, error) {
 	cfg = cfg.WithDefaults()
 	allow, _ := parseAllow(cfg.Allow)
 	w := &Webhooks{
-		cfg: cfg, targets: cfg.targets(), signers: cfg.signers(), transport: newGuard(allow, "webhooks.allow").transport(),
+		cfg: cfg, targets: cfg.targets(), signers: cfg.signers(), transport: newGuard(allow, "handlers.webhooks.allow").transport(),
 		state: deps.Endpoints, jobs: deps.Jobs, logger: deps.Logger,
 	}
 	if w.logger == nil {
 		w.logger = slog.Default()
 	}
-	return w, nil
+	return w, w.checkSecrets()
+}
+
+// checkSecrets says at the start what would fail each delivery.
+func (w *Webhooks) checkSecrets() error {
+	var faults []error
+	for _, name := range slices.Sorted(maps.Keys(w.targets)) {
+		if _, err := w.targets[name].secrets.keys(); err != nil {
+			faults = append(faults, fmt.Errorf("webhooks: endpoint %s: %w", name, err))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.signers)) {
+		if _, err := w.signers[name].secrets.keys(); err != nil {
+			faults = append(faults, fmt.Errorf("webhooks: signer %s: %w", name, err))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // Close drops the idle connections.
@@ -103,6 +119,7 @@ type delivery struct {
 	target  *webhookTarget
 	told    string // of the target, in errors
 	message *webhookMessage
+	keys    []signingKey
 }
 
 func (w *Webhooks) delivery(ctx context.Context, p tasks.WebhookDelivery) (*delivery, error) {
@@ -116,7 +133,7 @@ func (w *Webhooks) delivery(ctx context.Context, p tasks.WebhookDelivery) (*deli
 	}
 	d := &delivery{job: j, target: target, told: fmt.Sprintf("%s (%s)", target.name, origin(target.url))}
 	if target.disabled {
-		return nil, job.Discard(d.told + " is disabled in webhooks.endpoints: enable it there, then run its dead jobs again")
+		return nil, job.Discard(d.told + " is disabled in handlers.webhooks.endpoints: enable it there, then run its dead jobs again")
 	}
 	send := target.send
 	if p.Send != "" {
@@ -124,6 +141,9 @@ func (w *Webhooks) delivery(ctx context.Context, p tasks.WebhookDelivery) (*deli
 	}
 	if d.message, err = newWebhookMessage(ctx, p.Event, p.JSON, send); err != nil {
 		return nil, job.Discard(err.Error())
+	}
+	if d.keys, err = target.secrets.keys(); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.told, err)
 	}
 	return d, nil
 }
@@ -138,27 +158,27 @@ func (w *Webhooks) target(p tasks.WebhookDelivery) (*webhookTarget, error) {
 			return t, nil
 		}
 		// Not final: a worker that runs with the last configuration may have taken the job.
-		return nil, fmt.Errorf("endpoint: %.40q is not in webhooks.endpoints of this worker%s", p.Endpoint, known(w.targets))
+		return nil, fmt.Errorf("endpoint: %.40q is not in handlers.webhooks.endpoints of this worker%s", p.Endpoint, known(w.targets))
 	case p.URL == "":
-		return nil, job.Discard("neither endpoint nor url is given: name one of webhooks.endpoints, or give url and signer")
+		return nil, job.Discard("neither endpoint nor url is given: name one of handlers.webhooks.endpoints, or give url and signer")
 	}
 	u, err := parseTarget(p.URL)
 	if err != nil {
 		return nil, job.Discard("url: " + err.Error())
 	}
 	if p.Signer == "" {
-		return nil, job.Discard("signer: is not given: name one of webhooks.signers to sign the delivery with")
+		return nil, job.Discard("signer: is not given: name one of handlers.webhooks.signers to sign the delivery with")
 	}
 	s := w.signers[p.Signer]
 	if s == nil {
-		return nil, fmt.Errorf("signer: %.40q is not in webhooks.signers of this worker%s", p.Signer, known(w.signers))
+		return nil, fmt.Errorf("signer: %.40q is not in handlers.webhooks.signers of this worker%s", p.Signer, known(w.signers))
 	}
 	if !s.signsFor(u.Scheme, u.Hostname(), u.Port()) {
 		return nil, job.Discard(fmt.Sprintf("signer: %s does not sign for %s: add it to the signer's hosts if it should", p.Signer, u.Host))
 	}
 	sum := sha256.Sum256([]byte(p.Signer + "\x00" + u.String()))
 	return &webhookTarget{
-		id: "url:" + hex.EncodeToString(sum[:12]), name: "url", url: u, keys: s.keys, secrets: s.secrets, send: sendEvent, timeout: w.cfg.Timeout,
+		id: "url:" + hex.EncodeToString(sum[:12]), name: "url", url: u, secrets: s.secrets, send: sendEvent, timeout: w.cfg.Timeout,
 	}, nil
 }
 
@@ -249,7 +269,7 @@ func (w *Webhooks) request(ctx context.Context, d *delivery, now time.Time) (*ht
 		setDefault(r.Header, "Traceparent", headerSafe(trace))
 		setDefault(r.Header, "Tracestate", d.job.Headers["tracestate"])
 	}
-	d.message.sign(r.Header, d.target.keys, now)
+	d.message.sign(r.Header, d.keys, now)
 	return r, nil
 }
 
@@ -274,9 +294,9 @@ func (d *delivery) secrets(r *http.Request) secrets {
 	s.addURL(d.target.url)
 	s.addHeaders(r.Header)
 	s.addJSON(d.message.body)
-	for _, secret := range d.target.secrets {
-		s.add(secret)
-		s.add(strings.TrimPrefix(secret, secretPrefix))
+	for _, secret := range d.keys {
+		s.add(secret.text)
+		s.add(strings.TrimPrefix(secret.text, secretPrefix))
 	}
 	return s
 }

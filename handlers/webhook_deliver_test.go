@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -87,6 +90,49 @@ func compact(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return string(out)
+}
+
+// Files of secrets are read with each delivery: rotating needs no restart.
+func TestWebhookSecretsFiles(t *testing.T) {
+	t.Parallel()
+	var got received
+	s := serve(t, func(_ http.ResponseWriter, r *http.Request) { got = receive(r) })
+	file := filepath.Join(t.TempDir(), "secrets")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(secretB + "\n")
+	cfg := shop(s.URL)
+	cfg.Endpoints[0].Secrets, cfg.Endpoints[0].SecretsFiles = nil, []string{file}
+	h := newHooks(t, cfg)
+	for _, secrets := range [][]string{{secretB}, {secretC, secretB}, {secretC}} {
+		write("\n" + strings.Join(secrets, "\r\n") + "\n\n")
+		if err := h.deliver(&job.Job{ID: "j"}, toShop()); err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []string{secretB, secretC} {
+			if err := got.verify(secret); (err == nil) != slices.Contains(secrets, secret) {
+				t.Errorf("with %d secrets: %v", len(secrets), err)
+			}
+		}
+	}
+	for _, text := range []string{"", "canary", secretB + "\n" + "whsec_canary", strings.Repeat(secretB+"\n", 9)} {
+		write(text)
+		err := h.deliver(&job.Job{ID: "j"}, toShop())
+		wantRetry(t, err, "secrets")
+		if strings.Contains(err.Error(), "canary") {
+			t.Error(err)
+		}
+		if _, err := handlers.NewWebhooks(cfg, handlers.Deps{}); err == nil || !strings.Contains(err.Error(), "endpoint shop: secrets") {
+			t.Errorf("the start: %v", err)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	wantRetry(t, h.deliver(&job.Job{ID: "j"}, toShop()), "can't be read: no such file")
 }
 
 func TestWebhookContent(t *testing.T) {
@@ -248,13 +294,13 @@ func TestWebhookRetryAfter(t *testing.T) {
 
 func TestWebhookAttemptsAreKept(t *testing.T) {
 	t.Parallel()
-	n := 0
+	var calls atomic.Int32
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		n++
+		n := calls.Add(1)
 		if n == 2 {
 			panic(http.ErrAbortHandler)
 		}
-		w.WriteHeader(map[int]int{1: 500, 3: 200}[n])
+		w.WriteHeader(map[int32]int{1: 500, 3: 200}[n])
 		answer(w, strings.Repeat("é", 1000))
 	})
 	cfg := shop(s.URL)
@@ -352,7 +398,7 @@ func TestWebhookRefusesPayloadsThatCannotWork(t *testing.T) {
 		"another port":     {tasks.WebhookDelivery{URL: "https://hooks.example.org/", Signer: "partner", JSON: 1}, "does not sign for"},
 		"ends alike":       {tasks.WebhookDelivery{URL: "https://evilexample.com/", Signer: "partner", JSON: 1}, "does not sign for"},
 		"as user":          {tasks.WebhookDelivery{URL: "https://a.example.com@evil.test/", Signer: "partner", JSON: 1}, "does not sign for"},
-		"off":              {tasks.WebhookDelivery{Endpoint: "off", JSON: 1}, "is disabled in webhooks.endpoints"},
+		"off":              {tasks.WebhookDelivery{Endpoint: "off", JSON: 1}, "is disabled in handlers.webhooks.endpoints"},
 		"no body":          {tasks.WebhookDelivery{Endpoint: "shop"}, "nothing to send"},
 		"two bodies":       {tasks.WebhookDelivery{Endpoint: "shop", Event: event, JSON: 1}, "event and json are both given"},
 		"no event":         {tasks.WebhookDelivery{Endpoint: "shop", Event: json.RawMessage(`{"id":"1"}`)}, "event: "},

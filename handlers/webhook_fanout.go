@@ -87,7 +87,7 @@ func (w *Webhooks) named(all []string) ([]string, error) {
 	names := make(map[string]bool, len(all))
 	for _, name := range all {
 		if w.targets[name] == nil {
-			return nil, fmt.Errorf("endpoints: %.40q is not in webhooks.endpoints of this worker%s", name, known(w.targets))
+			return nil, fmt.Errorf("endpoints: %.40q is not in handlers.webhooks.endpoints of this worker%s", name, known(w.targets))
 		}
 		names[name] = true
 	}

@@ -118,7 +118,7 @@ func TestWebhookFanOutRefuses(t *testing.T) {
 			t.Errorf("%s: got %v, want a discard with %q", name, err, test.part)
 		}
 	}
-	wantRetry(t, h.fanOut(t.Context(), &job.Job{ID: "f", Queue: "q"}, tasks.WebhookFanout{Event: event, Endpoints: []string{"a", "d"}}), `"d" is not in webhooks.endpoints of this worker: it has a, b, c, off`)
+	wantRetry(t, h.fanOut(t.Context(), &job.Job{ID: "f", Queue: "q"}, tasks.WebhookFanout{Event: event, Endpoints: []string{"a", "d"}}), `"d" is not in handlers.webhooks.endpoints of this worker: it has a, b, c, off`)
 	if err := h.rdb.Close(); err != nil {
 		t.Fatal(err)
 	}

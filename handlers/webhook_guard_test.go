@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -33,7 +35,7 @@ func TestWebhookRefusesPrivateAddresses(t *testing.T) {
 	h := newHooks(t, cfg)
 	for i, host := range privateHosts {
 		err := h.deliver(&job.Job{ID: "j"}, tasks.WebhookDelivery{Endpoint: fmt.Sprint(i), JSON: 1})
-		wantDiscard(t, err, "is a private, local or reserved address", ":"+port+`" to webhooks.allow`)
+		wantDiscard(t, err, "is a private, local or reserved address", ":"+port+`" to handlers.webhooks.allow`)
 		err = h.deliver(&job.Job{ID: "j"}, tasks.WebhookDelivery{URL: "http://" + host + ":" + port, Signer: "all", JSON: 1})
 		if !job.IsDiscard(err) {
 			t.Errorf("%s: %v", host, err)
@@ -94,11 +96,15 @@ func TestWebhookTakesNoProxy(t *testing.T) { //nolint:paralleltest // see above
 // receiver sends all of it back.
 func TestWebhookTellsNoSecrets(t *testing.T) {
 	t.Parallel()
-	var status, first int
+	var mu sync.Mutex // an aborted call orders nothing
+	var now, front int
 	var signatures []string
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
 		signatures = append(signatures, strings.Fields(r.Header.Get("Webhook-Signature"))...)
+		status, first := now, front
+		mu.Unlock()
 		if status == 0 {
 			panic(http.ErrAbortHandler)
 		}
@@ -110,8 +116,11 @@ func TestWebhookTellsNoSecrets(t *testing.T) {
 	url := strings.Replace(s.URL, "http://", "http://canary-user:canary-password@", 1) + "/canary-path?key=canary-query"
 	secret := strings.TrimPrefix(secretB, "whsec_")
 	event := json.RawMessage(`{"specversion":"1.0","id":"canary-id-1","source":"/canary-source","type":"t","data":{"token":"canary-json","deep":[{"a":"long canary-deep"}]}}`)
-	for _, status = range []int{0, 200, 302, 403, 410, 429, 500} {
-		for first = range 5 {
+	for _, status := range []int{0, 200, 302, 403, 410, 429, 500} {
+		for first := range 5 {
+			mu.Lock()
+			now, front = status, first
+			mu.Unlock()
 			cfg := shop(url)
 			cfg.Endpoints[0].Secrets = []string{secretA, secretB}
 			cfg.Endpoints[0].Headers = map[string]string{"x-api-key": "canary-key"}
@@ -124,7 +133,10 @@ func TestWebhookTellsNoSecrets(t *testing.T) {
 			}
 			again := h.deliver(&job.Job{ID: "j-2"}, tasks.WebhookDelivery{Endpoint: "shop", Event: event}) // put off, or ended
 			text := fmt.Sprint(err, again, h.log, string(j.Result()), dump(t, h))
-			for _, word := range append(signatures, "canary", secret, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY") {
+			mu.Lock()
+			words := slices.Clone(signatures)
+			mu.Unlock()
+			for _, word := range append(words, "canary", secret, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY") {
 				if strings.Contains(text, word) {
 					t.Errorf("%d, %d: %q is told:\n%s", status, first, word, text)
 				}

@@ -129,11 +129,11 @@ func headerText(s string) string {
 }
 
 // sign sets the headers of Standard Webhooks. Every key signs, so that receivers may know the old one or the new one.
-func (m *webhookMessage) sign(h http.Header, keys [][]byte, now time.Time) {
+func (m *webhookMessage) sign(h http.Header, keys []signingKey, now time.Time) {
 	stamp := strconv.FormatInt(now.Unix(), 10)
 	signatures := make([]string, len(keys))
 	for i, key := range keys {
-		mac := hmac.New(sha256.New, key)
+		mac := hmac.New(sha256.New, key.key)
 		mac.Write([]byte(m.id + "." + stamp + "."))
 		mac.Write(m.body)
 		signatures[i] = "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))

@@ -40,7 +40,7 @@ func TestWebhookDNSRebinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	allow, _ := parseAllow([]string{"127.0.0.2"})
-	g := newGuard(allow, "webhooks.allow")
+	g := newGuard(allow, "handlers.webhooks.allow")
 	g.resolver = names.resolver()
 	w.transport = g.transport()
 	t.Cleanup(w.Close)

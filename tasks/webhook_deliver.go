@@ -10,9 +10,9 @@ import (
 
 // WebhookDelivery is an event, or any JSON, that one endpoint shall get.
 type WebhookDelivery struct {
-	Endpoint string `json:"endpoint,omitempty" jsonschema:"name of an endpoint of webhooks.endpoints; or give url and signer"`
+	Endpoint string `json:"endpoint,omitempty" jsonschema:"name of an endpoint of handlers.webhooks.endpoints; or give url and signer"`
 	URL      string `json:"url,omitempty" jsonschema:"http or https address, instead of an endpoint; its state is kept for the whole address"`
-	Signer   string `json:"signer,omitempty" jsonschema:"name of an entry of webhooks.signers to sign a delivery to url with"`
+	Signer   string `json:"signer,omitempty" jsonschema:"name of an entry of handlers.webhooks.signers to sign a delivery to url with"`
 
 	// Event and JSON are sent to the letter. In a handler they are json.RawMessage; null counts as left out.
 	Event any `json:"event,omitempty" jsonschema:"the CloudEvent to send, as a JSON object: ${event} in a trigger"`

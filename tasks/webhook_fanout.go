@@ -9,7 +9,7 @@ import (
 
 // WebhookFanout is an event, or any JSON, for many endpoints.
 type WebhookFanout struct {
-	Endpoints []string `json:"endpoints,omitempty" jsonschema:"names of endpoints of webhooks.endpoints; if left out, each whose events patterns match the event's type"`
+	Endpoints []string `json:"endpoints,omitempty" jsonschema:"names of endpoints of handlers.webhooks.endpoints; if left out, each whose events patterns match the event's type"`
 
 	// Event and JSON are as those of WebhookDelivery.
 	Event any `json:"event,omitempty" jsonschema:"the CloudEvent to send, as a JSON object: ${event} in a trigger"`
