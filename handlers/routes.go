@@ -13,6 +13,7 @@ type Config struct {
 	HTTP     HTTPConfig    `mapstructure:"http"`
 	Email    EmailConfig   `mapstructure:"email"`
 	Webhooks WebhookConfig `mapstructure:"webhooks"`
+	AMQP     AMQPConfig    `mapstructure:"amqp"`
 }
 
 // Validate reports every fault at once.
@@ -21,6 +22,7 @@ func (c Config) Validate() error {
 	faults = append(faults, prefixed("http", c.HTTP.faults())...)
 	faults = append(faults, prefixed("email", c.Email.faults())...)
 	faults = append(faults, prefixed("webhooks", c.Webhooks.faults())...)
+	faults = append(faults, prefixed("amqp", c.AMQP.faults())...)
 	return errors.Join(faults...)
 }
 
@@ -53,6 +55,10 @@ func Routes(cfg Config, deps Deps) ([]job.Route, error) {
 	if err != nil {
 		return nil, err
 	}
+	amqp, err := NewAMQP(cfg.AMQP)
+	if err != nil {
+		return nil, err
+	}
 	log := NewLog(deps.Logger)
 	return []job.Route{
 		tasks.RequestHTTP.HandledBy(http.Request),
@@ -61,5 +67,6 @@ func Routes(cfg Config, deps Deps) ([]job.Route, error) {
 		tasks.DeliverWebhook.HandledBy(webhooks.Deliver),
 		tasks.FanOutWebhook.HandledBy(webhooks.FanOut),
 		tasks.SendEmail.HandledBy(email.Send),
+		tasks.PublishAMQP.HandledBy(amqp.Publish),
 	}, nil
 }

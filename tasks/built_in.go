@@ -11,5 +11,6 @@ func BuiltIn() []job.Definition {
 		DeliverWebhook.Definition(),
 		FanOutWebhook.Definition(),
 		SendEmail.Definition(),
+		PublishAMQP.Definition(),
 	}
 }

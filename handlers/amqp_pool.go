@@ -1,0 +1,167 @@
+package handlers
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// amqpPool is one connection, opened when it is needed, and the channels on it. A channel carries one message at a time: what the
+// broker says on it, a return, a confirmation, an end, is about that message.
+type amqpPool struct {
+	cfg     AMQPConfig
+	tls     *tls.Config
+	slots   chan struct{}           // a token for each message under way
+	turn    chan struct{}           // holds a token while somebody looks at conn; unlike a mutex it is waited for with a context
+	idle    chan *amqpChannel       // channels that nobody uses
+	conn    *amqp.Connection        // under turn
+	blocked *atomic.Pointer[string] // of conn: why the broker takes nothing
+}
+
+type amqpChannel struct {
+	*amqp.Channel
+	returned chan amqp.Return
+	closed   chan *amqp.Error
+	blocked  *atomic.Pointer[string]
+}
+
+func newAMQPPool(cfg AMQPConfig, trust *tls.Config) *amqpPool {
+	return &amqpPool{
+		cfg: cfg, tls: trust,
+		slots: make(chan struct{}, cfg.Channels), turn: make(chan struct{}, 1), idle: make(chan *amqpChannel, cfg.Channels),
+	}
+}
+
+// get returns a channel for one message; put takes it back.
+func (p *amqpPool) get(ctx context.Context) (*amqpChannel, error) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for one of %d channels: %w", p.cfg.Channels, ctx.Err())
+	}
+	ch, err := p.channel(ctx)
+	if err != nil {
+		<-p.slots
+	}
+	return ch, err
+}
+
+// put keeps a channel on which nothing is under way; any other is closed.
+func (p *amqpPool) put(ch *amqpChannel, reusable bool) {
+	if reusable && !ch.IsClosed() {
+		p.idle <- ch // has room: there are no more channels than slots
+	} else {
+		go func() { _ = ch.Close() }() // waits for an answer of the broker
+	}
+	<-p.slots
+}
+
+func (p *amqpPool) channel(ctx context.Context) (*amqpChannel, error) {
+	for {
+		select {
+		case ch := <-p.idle:
+			if !ch.IsClosed() {
+				return ch, nil
+			}
+			continue
+		default:
+		}
+		return p.open(ctx)
+	}
+}
+
+func (p *amqpPool) open(ctx context.Context) (*amqpChannel, error) {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("connect: %w", ctx.Err())
+	}
+	if p.conn == nil || p.conn.IsClosed() {
+		conn, err := p.dial(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("connect: %w", err)
+		}
+		p.conn, p.blocked = conn, new(atomic.Pointer[string])
+		go watchBlocked(conn.NotifyBlocked(make(chan amqp.Blocking, 1)), p.blocked)
+	}
+	// A broker that hangs would keep the turn from all others: its connection ends then.
+	conn := p.conn
+	stop := context.AfterFunc(ctx, func() { _ = conn.CloseDeadline(time.Now()) })
+	defer stop()
+	ch, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("open a channel: %w", err)
+	}
+	if err := ch.Confirm(false); err != nil {
+		return nil, fmt.Errorf("ask for confirmations: %w", err)
+	}
+	return &amqpChannel{
+		Channel: ch, blocked: p.blocked,
+		returned: ch.NotifyReturn(make(chan amqp.Return, 1)),
+		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
+	}, nil
+}
+
+func (p *amqpPool) dial(ctx context.Context) (*amqp.Connection, error) {
+	uri, err := amqp.ParseURI(p.cfg.URL)
+	if err != nil {
+		return nil, errors.New("handlers.amqp.url does not parse")
+	}
+	auth, err := p.cfg.credentials(uri)
+	if err != nil {
+		return nil, err
+	}
+	config := amqp.Config{
+		SASL: []amqp.Authentication{auth}, Vhost: uri.Vhost, Heartbeat: 10 * time.Second, Locale: "en_US",
+		Properties: amqp.NewConnectionProperties(),
+	}
+	config.Properties.SetClientConnectionName("bellhop amqp:publish")
+	if uri.Scheme == "amqps" {
+		config.TLSClientConfig = p.tls.Clone()
+		if config.TLSClientConfig.ServerName == "" {
+			config.TLSClientConfig.ServerName = uri.Host
+		}
+	}
+	release := func() bool { return true }
+	config.Dial = func(network, addr string) (net.Conn, error) {
+		wire, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err == nil {
+			release = context.AfterFunc(ctx, func() { _ = wire.Close() })
+		}
+		return wire, err
+	}
+	// Without who logs in: what is wrong with the address may be told.
+	plain := amqp.URI{Scheme: uri.Scheme, Host: uri.Host, Port: uri.Port, Vhost: uri.Vhost}
+	conn, err := amqp.DialConfig(plain.String(), config)
+	if !release() && err == nil {
+		err = ctx.Err()
+		_ = conn.CloseDeadline(time.Now())
+	}
+	return conn, err
+}
+
+// watchBlocked ends with the connection.
+func watchBlocked(changes <-chan amqp.Blocking, reason *atomic.Pointer[string]) {
+	for b := range changes {
+		if b.Active {
+			reason.Store(&b.Reason)
+		} else {
+			reason.Store(nil)
+		}
+	}
+}
+
+func (p *amqpPool) close() {
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
+	if p.conn != nil {
+		_ = p.conn.CloseDeadline(time.Now().Add(time.Second))
+	}
+}
