@@ -188,6 +188,9 @@ func TestBodiesTooLarge(t *testing.T) {
 			}
 			req.Header.Set("Authorization", "Bearer "+d.tokens[keys.Admin])
 			req.Header.Set("Content-Type", "application/json")
+			if r.Path == "/v1/events" {
+				req.Header.Set("Content-Type", "application/cloudevents+json")
+			}
 			resp, err := d.client.Do(req)
 			if err != nil {
 				t.Errorf("%s %s, %s: %v", r.Method, r.Path, name, err)

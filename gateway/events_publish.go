@@ -99,11 +99,11 @@ func eventID(seed string) string {
 func (g *Gateway) publishOne(ctx context.Context, e *events.Event, seed string) (PublishedEvent, error) {
 	ctx, cancel := g.bounded(ctx)
 	defer cancel()
-	outcome, err := g.deps.Events.PublishOne(ctx, e)
+	outcomes, err := g.deps.Publisher.Publish(ctx, e)
 	if err != nil {
-		return PublishedEvent{}, g.notPublished(ctx, outcome.Err, "")
+		return PublishedEvent{}, g.notPublished(ctx, outcomes[0].Err, "")
 	}
-	return publishedEvent(e, outcome, seed), nil
+	return publishedEvent(e, outcomes[0], seed), nil
 }
 
 // publishedEvent tells what became of an event. One whose id stands for this very request was stored by an earlier try of it: to the
@@ -150,7 +150,7 @@ func (g *Gateway) publishBatch(ctx context.Context, body []byte, seed string) (P
 		}
 		list, places = append(list, e), append(places, i)
 	}
-	outcomes, _ := g.deps.Events.Publish(ctx, list...) // each has its own
+	outcomes, _ := g.deps.Publisher.Publish(ctx, list...) // each has its own
 	for n, i := range places {
 		if outcomes[n].Err == nil {
 			answer.add(i, publishedEvent(list[n], outcomes[n], seeds[i]), nil)

@@ -49,6 +49,10 @@ func (g *Gateway) followEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer tail.Close()
+	if g.deps.Streams != nil {
+		g.deps.Streams.StreamOpened()
+		defer g.deps.Streams.StreamClosed()
+	}
 	ctx, cancel := g.untilDraining(r.Context())
 	defer cancel()
 	h := w.Header()

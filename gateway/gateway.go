@@ -42,10 +42,20 @@ type Deps struct {
 	Triggers *triggers.Store
 	// Hooks serves POST /hooks/{name}; nil: there are none. It checks signatures itself: the route takes no API key.
 	Hooks http.Handler
+	// Publisher publishes what comes in; nil: Events. One that counts stands before it.
+	Publisher events.Publisher
+	// Streams is told how many clients follow events; nil: nobody is.
+	Streams StreamObserver
 	// Metrics serves GET /metrics on the private address; nil: none.
 	Metrics http.Handler
 	// Logger is slog.Default() if nil.
 	Logger *slog.Logger
+}
+
+// StreamObserver counts the streams of events that are open.
+type StreamObserver interface {
+	StreamOpened()
+	StreamClosed()
 }
 
 // Gateway answers HTTP requests. It is safe for concurrent use.
@@ -69,6 +79,9 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{cfg: cfg, deps: deps, log: deps.Logger, mux: http.NewServeMux(), draining: make(chan struct{})}
+	if g.deps.Publisher == nil {
+		g.deps.Publisher = deps.Events
+	}
 	if g.log == nil {
 		g.log = slog.Default()
 	}
