@@ -83,7 +83,7 @@ func (c *compiler) compile(source string) (*expression, error) {
 		return nil, explainIssues(source, issues.Errors())
 	}
 	root := checked.NativeRep().Expr()
-	if err := checkAttributes(root); err != nil {
+	if err := errors.Join(checkAttributes(root), checkFunctions(root)); err != nil {
 		return nil, err
 	}
 	program, err := c.env.Program(checked,
@@ -120,6 +120,20 @@ func checkAttributes(root ast.Expr) error {
 			if oneSlip(name, attribute) {
 				fault = fmt.Errorf("no attribute event.%s: did you mean event.%s? If an extension is meant, write event[%q]", name, attribute, name)
 			}
+		}
+	}))
+	return fault
+}
+
+// unbounded are functions that come with the library of base64, and that neither the cost limit nor the context ends: a parser of
+// YAML unfolds aliases, and what encodes a value follows it however often it is shared.
+var unbounded = []string{"json.encode", "json.parse", "yaml.encode", "yaml.parse"}
+
+func checkFunctions(root ast.Expr) error {
+	var fault error
+	ast.PostOrderVisit(root, ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() == ast.CallKind && slices.Contains(unbounded, e.AsCall().FunctionName()) {
+			fault = fmt.Errorf("no function %s: the event's data is decoded already, and ${ } writes any value as JSON", e.AsCall().FunctionName())
 		}
 	}))
 	return fault

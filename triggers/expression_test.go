@@ -3,7 +3,9 @@ package triggers
 import (
 	"context"
 	"errors"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -280,4 +282,37 @@ func FuzzFilter(f *testing.F) {
 			t.Errorf("%s took %v", source, took)
 		}
 	})
+}
+
+// An expression reaches nothing but the event: every function that it can call is a pure one of this list.
+func TestExpressionsHaveNoHostFunctions(t *testing.T) {
+	t.Parallel()
+	pure := regexp.MustCompile(`^(_|@|!|-|optional\.|optional_|math\.|sets\.|base64\.|strings\.|` +
+		`(size|contains|endsWith|startsWith|matches|int|uint|double|bool|string|bytes|list|map|type|dyn|null_type|duration|timestamp|in|` +
+		`getDate|getDayOfMonth|getDayOfWeek|getDayOfYear|getFullYear|getHours|getMilliseconds|getMinutes|getMonth|getSeconds|` +
+		`charAt|format|indexOf|join|lastIndexOf|lowerAscii|quote|replace|reverse|split|substring|trim|upperAscii|` +
+		`hasValue|or|orValue|value|first|last|unwrap|unwrapOpt|optMap|optFlatMap|google\..*)$)`)
+	c, err := newCompiler(Config{}.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.env.Functions()) < 50 {
+		t.Errorf("only %d functions are known", len(c.env.Functions()))
+	}
+	for name := range c.env.Functions() {
+		if slices.Contains(unbounded, name) {
+			continue
+		}
+		if !pure.MatchString(name) {
+			t.Errorf("expressions can call %s: is it pure?", name)
+		}
+	}
+	for _, source := range []string{
+		`env("HOME")`, `now()`, `readFile("/etc/passwd")`, `http.get("http://x")`, `rand()`, `process.exit()`, `event.data.constructor()`, `__import__("os")`,
+		`json.parse(event.data.s).orValue(1) == 1`, `yaml.parse("a: &a [x]").hasValue()`, `[1].exists(x, json.encode(event) == "")`, `yaml.encode(event.data) == ""`,
+	} {
+		if _, err := c.compile(source); err == nil {
+			t.Errorf("%s compiles", source)
+		}
+	}
 }

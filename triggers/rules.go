@@ -198,6 +198,9 @@ func (r *Rules) takeStored(snap snapshot) {
 	if r.flushed {
 		r.log.Info("triggers: the store is written again, its rules took over")
 	}
+	if snap.epoch != r.stored.epoch {
+		clear(r.compiled) // its revisions count from 1 again
+	}
 	r.stored, r.flushed = snap, false
 	r.loaded.Add(1)
 	r.assemble("store")
@@ -239,12 +242,13 @@ func (r *Rules) assemble(why string) {
 		set.add(&copied)
 	}
 	leftOut := make(map[string]string)
+	names := r.tasks.Names()
 	for _, name := range slices.Sorted(maps.Keys(r.stored.records)) {
 		s := r.stored.records[name]
 		if s.Trigger == nil && s.Fault == nil {
 			continue // a switch
 		}
-		c := r.compileStored(s)
+		c := r.compileStored(s, names)
 		if c.fault != nil {
 			leftOut[name] = c.fault.Error()
 			continue
@@ -266,11 +270,11 @@ func (r *Rules) assemble(why string) {
 	r.openGate()
 }
 
-func (r *Rules) compileStored(s Stored) compiled {
+// compileStored compiles a rule of the store, unless it has not changed since; names are the tasks that are known.
+func (r *Rules) compileStored(s Stored, names []string) compiled {
 	if own := r.own.byName[s.Name]; own != nil {
 		return compiled{fault: fmt.Errorf("a trigger of this name stands in %s, which wins: delete this one, or rename it", effectiveOf(own).place())}
 	}
-	names := r.tasks.Names()
 	c, known := r.compiled[s.Name]
 	if known && c.revision == s.Revision && (c.fault == nil || slices.Equal(c.names, names)) {
 		return c
@@ -278,10 +282,9 @@ func (r *Rules) compileStored(s Stored) compiled {
 	c = compiled{revision: s.Revision, fault: s.Fault}
 	if s.Trigger != nil {
 		scratch := newSet(r.compiler.cfg, r.tasks)
-		found := []error(nil)
-		c.rule, found = scratch.compile(r.compiler, *s.Trigger)
-		c.rule.revision = s.Revision
-		c.warnings, c.fault = scratch.warnings, errors.Join(found...)
+		rule, faults := scratch.compile(r.compiler, *s.Trigger)
+		rule.revision = s.Revision
+		c.rule, c.warnings, c.fault = rule, scratch.warnings, errors.Join(faults...)
 	}
 	if c.fault != nil {
 		c.names = names

@@ -154,7 +154,12 @@ func TestTryIsBounded(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, redistest.Embedded(t), Config{})
 	e := event(t, "a.b", `{"s": "`+strings.Repeat("a", 300_000)+`", "l": [`+strings.Repeat("1,", 999)+`1], "t": "`+strings.Repeat("x", 500_000)+`"}`)
-	for name, when := range hostile() {
+	all := hostile()
+	for _, name := range []string{"nested loops", "list tree", "text doubling", "regex"} {
+		when := all[name]
+		if when == "" {
+			t.Fatalf("there is no expression %q", name)
+		}
 		begin := time.Now()
 		trial, err := s.Try(t.Context(), Trigger{Name: "t", On: "**", When: when, Run: "any:thing"}, "", e)
 		if took := time.Since(begin); took > 30*time.Second {
