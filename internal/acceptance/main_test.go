@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 // buildDir is where the programs are built, removed at the end.
 var buildDir string
 
-// programs are worker and enqueue, as they are shipped, for what is measured.
+// programs are worker, enqueue and gateway, as they are shipped, for what is measured.
 var programs = builder("plain")
 
 // watchedPrograms are built with the race detector when the tests are: a race makes them exit with 66.
@@ -56,7 +56,7 @@ func builder(name string, flags ...string) func(t testing.TB) string {
 				failed = err
 				return
 			}
-			build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", dir+"/", "./cmd/worker", "./cmd/enqueue")...)
+			build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", dir+"/", "./cmd/worker", "./cmd/enqueue", "./cmd/gateway")...)
 			build.Dir = root
 			if out, err := build.CombinedOutput(); err != nil {
 				failed = fmt.Errorf("build the programs: %w\n%s", err, out)
