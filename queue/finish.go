@@ -176,9 +176,14 @@ func ceilDelay(d time.Duration) int64 {
 // ends may be written or not, and the same request asked again tells.
 func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*ending) error {
 	newestFirst(ends)
-	args := []any{wire.JobPrefix(l.queue), w.id, request, int(leaseTime / time.Second)}
-	sent := make([]*ending, 0, len(ends))
-	for _, e := range ends {
+	plain, others := split(ends)
+	args := make([]any, 0, 5+2*len(plain)+6*len(others))
+	args = append(args, wire.JobPrefix(l.queue), w.id, request, int(leaseTime/time.Second), len(plain))
+	for _, e := range plain {
+		args = append(args, e.end.job.ID, e.end.job.Attempt)
+	}
+	sent := plain
+	for _, e := range others {
 		more, err := e.end.encode(args)
 		if err != nil {
 			e.err = fmt.Errorf("end job %s: %w", e.end.job.ID, err)
@@ -204,6 +209,23 @@ func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*en
 		}
 	}
 	return nil
+}
+
+// split takes the jobs that are simply done and hold no lock from the others. Not before the result of one is written that comes
+// in the same call.
+func split(ends []*ending) (plain, others []*ending) {
+	if slices.ContainsFunc(ends, func(e *ending) bool { return e.end.what == endResult }) {
+		return nil, ends
+	}
+	plain = make([]*ending, 0, len(ends))
+	for _, e := range ends {
+		if e.end.what == endDone && e.end.job.uniqueKey() == "" {
+			plain = append(plain, e)
+		} else {
+			others = append(others, e)
+		}
+	}
+	return plain, others
 }
 
 // newestFirst sorts by attempt. The newest stands at the head of the active list; and what is handed back last comes to stand at

@@ -21,7 +21,8 @@
 -- ARGV[2]  worker
 -- ARGV[3]  request: new for each request, the same when it is sent again
 -- ARGV[4]  lease in seconds
--- then for each job, the highest attempt first: what, id, attempt, its unique lock ("" = none), and
+-- ARGV[5]  how many jobs are simply done and hold no lock, as most are; then two for each of them: id, attempt
+-- then for each other job, the highest attempt first: what, id, attempt, its unique lock ("" = none), and
 --   done:     nothing more                      the job is deleted
 --   told:     result                            the same; the result goes to those who await the job, nowhere else
 --   complete: message, retention (s), result    kept until the retention is over
@@ -62,7 +63,11 @@ end
 
 local extra = {done = 0, told = 1, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, cancel = 2, back = 0, aside = 0, result = 1}
 local jobs, ids = {}, {}
-local i = 5
+local plain = tonumber(ARGV[5])
+for n = 1, plain do
+	ids[n] = ARGV[4 + 2 * n]
+end
+local i = 6 + 2 * plain
 while i <= #ARGV do
 	local n = extra[ARGV[i]]
 	if not n then
@@ -157,13 +162,41 @@ if #ids > 0 then
 	local latest = beat and math.floor(beat / 1000) + ARGV[4] or 0
 	local owners = redis.call("HMGET", KEYS[9], unpack(ids))
 	local leases = redis.call("ZMSCORE", KEYS[3], unpack(ids))
-	for n, job in ipairs(jobs) do
-		local owned = owners[n] == ARGV[2] .. ":" .. job.attempt and leases[n] and tonumber(leases[n]) <= latest
-		if not owned or gone[job.id] then
+	local owner = ARGV[2] .. ":"
+	local known_lease = false -- most jobs have the same
+	local function owned(n, id, attempt)
+		local lease = leases[n]
+		if not lease or owners[n] ~= owner .. attempt or gone[id] then
+			return false
+		elseif lease ~= known_lease then
+			if tonumber(lease) > latest then
+				return false
+			end
+			known_lease = lease
+		end
+		return true
+	end
+	for n = 1, plain do
+		local id = ids[n]
+		if owned(n, id, ARGV[5 + 2 * n]) then
+			processed = processed + 1
+			deleted[processed] = ARGV[1] .. id
+			gone[id] = true
+			left[processed] = id
+			if awaited then
+				ended[processed] = {what = "done", id = id}
+			end
+			answers[n] = "1"
+		else
 			answers[n] = "0"
+		end
+	end
+	for n, job in ipairs(jobs) do
+		if not owned(plain + n, job.id, job.attempt) then
+			answers[plain + n] = "0"
 		elseif job.what == "result" then
 			write_result(ARGV[1] .. job.id, ARGV[job.at])
-			answers[n] = "1"
+			answers[plain + n] = "1"
 		else
 			write(job, ARGV[1] .. job.id)
 			gone[job.id] = true
@@ -171,7 +204,7 @@ if #ids > 0 then
 			if awaited and word_of[job.what] then
 				ended[#ended + 1] = job
 			end
-			answers[n] = "1"
+			answers[plain + n] = "1"
 		end
 	end
 end
