@@ -17,7 +17,7 @@ import (
 
 // BatchRequest asks for many jobs.
 type BatchRequest struct {
-	Jobs []JobRequest `json:"jobs" minItems:"1" doc:"The jobs, up to max_batch of them."`
+	Jobs []JobRequest `json:"jobs" minItems:"1" nullable:"false" doc:"The jobs, up to max_batch of them."`
 }
 
 // BatchAnswer tells what became of each.
@@ -25,7 +25,7 @@ type BatchAnswer struct {
 	Stored     int           `json:"stored" example:"1" doc:"How many jobs were stored."`
 	Duplicates int           `json:"duplicates" example:"0" doc:"How many met an earlier job."`
 	Failed     int           `json:"failed" example:"0" doc:"How many were not stored."`
-	Results    []BatchResult `json:"results" doc:"What became of each job, in the order of the request."`
+	Results    []BatchResult `json:"results" nullable:"false" doc:"What became of each job, in the order of the request."`
 }
 
 // BatchResult is what became of one job.

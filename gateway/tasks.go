@@ -32,7 +32,7 @@ func (g *Gateway) taskRoutes() {
 
 // TaskList is all tasks.
 type TaskList struct {
-	Tasks []Task `json:"tasks"`
+	Tasks []Task `json:"tasks" nullable:"false"`
 }
 
 // Task is what jobs can be made of.

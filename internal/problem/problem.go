@@ -28,9 +28,7 @@ type Problem struct {
 	// Detail names the fault and what to do.
 	Detail string `json:"detail,omitempty" example:"no task \"emial:send\" is known, did you mean \"email:send\"? GET /v1/tasks lists them" doc:"What is wrong with this request, and what to do."`
 	// Errors names each fault where there are several, or where one has a place.
-	Errors []Fault `json:"errors,omitempty" doc:"Each fault with its place in the request."`
-	// JobID names the job that is meant, for instance the one that a duplicate met.
-	JobID string `json:"job_id,omitempty" doc:"The job that it is about."`
+	Errors []Fault `json:"errors,omitempty" nullable:"false" doc:"Each fault with its place in the request."`
 
 	// RetryAfter tells the client when to come again, in whole seconds, rounded up; zero says nothing.
 	RetryAfter time.Duration `json:"-"`
