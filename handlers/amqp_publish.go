@@ -151,8 +151,14 @@ func newAMQPMessage(j *job.Job, p tasks.AMQPMessage) (amqp.Publishing, error) {
 		faults = append(faults, errors.New("exchange: is missing, and routing_key too; one of them says where to"))
 	}
 	for _, s := range []struct{ name, value string }{
-		{"exchange", p.Exchange}, {"routing_key", p.RoutingKey}, {"content_type", p.ContentType}, {"message_id", m.MessageId},
-		{"correlation_id", p.CorrelationID}, {"reply_to", p.ReplyTo}, {"type", p.Type}, {"app_id", p.AppID},
+		{"exchange", p.Exchange},
+		{"routing_key", p.RoutingKey},
+		{"content_type", p.ContentType},
+		{"message_id", m.MessageId},
+		{"correlation_id", p.CorrelationID},
+		{"reply_to", p.ReplyTo},
+		{"type", p.Type},
+		{"app_id", p.AppID},
 	} {
 		if len(s.value) > 255 {
 			faults = append(faults, fmt.Errorf("%s: has %d bytes, AMQP allows 255", s.name, len(s.value)))

@@ -83,7 +83,7 @@ func TestAMQPPublish(t *testing.T) {
 			t.Fatal("it isn't in the queue")
 		}
 		got := []any{string(d.Body), d.ContentType, d.MessageId, d.CorrelationId, d.ReplyTo, d.Type, d.AppId, d.DeliveryMode, d.Expiration}
-		want := []any{`{"n":9007199254740993}`, "application/json", "job-7", "c", "r", "t", "a", uint8(amqp.Persistent), "600000"}
+		want := []any{`{"n":9007199254740993}`, "application/json", "job-7", "c", "r", "t", "a", amqp.Persistent, "600000"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}

@@ -21,7 +21,7 @@ type process struct {
 
 // startProcess runs a program in dir and notes its process id in a file there, for as long as it lives: see guard.
 func startProcess(dir, name string, env []string, program string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})} //nolint:noctx // it ends by kill, or with us
 	p.cmd.Dir, p.cmd.Env = dir, env
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	dieWithParent(p.cmd)
@@ -62,7 +62,7 @@ func (p *process) log() string { return p.out.String() }
 // that it returns has it do so at once.
 func guard(dir string) (end func(), err error) {
 	const script = `cat; for note in "$1"/*.pid; do [ -e "$note" ] && kill -9 "$(cat "$note")"; done; rm -rf "$1"`
-	cmd := exec.Command("sh", "-c", script, "sh", dir)
+	cmd := exec.Command("sh", "-c", script, "sh", dir) //nolint:noctx // it is to outlive us
 	ownGroup(cmd)
 	in, err := cmd.StdinPipe()
 	if err != nil {

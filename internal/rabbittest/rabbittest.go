@@ -138,7 +138,7 @@ func (b *Broker) writeFiles(certs *redistest.TLSFiles) error {
 		if err != nil {
 			return fmt.Errorf("read a test certificate: %w", err)
 		}
-		if err := os.WriteFile(b.file(name), content, 0o600); err != nil {
+		if err := os.WriteFile(b.file(name), content, 0o600); err != nil { //nolint:gosec // below a directory that was just made
 			return fmt.Errorf("write a test certificate: %w", err)
 		}
 	}
@@ -237,10 +237,10 @@ func (b *Broker) answers() error {
 	if err != nil {
 		return fmt.Errorf("dial RabbitMQ: %w", err)
 	}
-	defer conn.Close() //nolint:errcheck // it was only asked
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer conn.Close()                                                      //nolint:errcheck // it was only asked
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) //nolint:forbidigo // a shared broker belongs to no test
 	defer cancel()
-	return b.call(ctx, "GET", "/api/whoami", nil, nil)
+	return b.call(ctx, "GET", "/api/whoami", nil)
 }
 
 func (b *Broker) url(vhost string) string {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -18,7 +19,7 @@ import (
 
 // The defaults of Config.
 const (
-	DefaultURL           = "amqp://guest:guest@127.0.0.1:5672/"
+	DefaultURL           = "amqp://guest:guest@127.0.0.1:5672/" //nolint:gosec // every broker's own default, good from its own machine alone
 	DefaultPrefetch      = 500
 	DefaultDeliveryLimit = 1000
 	maxPrefetch          = 65535
@@ -151,10 +152,8 @@ func (c Config) Validate() error {
 		fault("dead_letter.queue: is the queue itself; name another one")
 	}
 	oneOf := func(name, value string, known ...string) {
-		for _, k := range known {
-			if value == k {
-				return
-			}
+		if slices.Contains(known, value) {
+			return
 		}
 		fault("%s: %q is none of %s%s", name, value, strings.Join(known, ", "), suggest.DidYouMean(value, known))
 	}

@@ -67,7 +67,10 @@ func (d *deadLetters) publish(ctx context.Context, m *message) error {
 	}
 	acked, err := confirm.WaitContext(ctx)
 	select {
-	case r := <-d.returned: // comes before the confirmation
+	case r, open := <-d.returned: // comes before the confirmation
+		if !open {
+			break
+		}
 		return fmt.Errorf("it can't be routed (%s); make the queue, or bind it to the exchange", r.ReplyText)
 	default:
 	}

@@ -211,7 +211,7 @@ func (c compiledMapping) plain(m *message, queue string) (*events.Event, bool, e
 	if len(m.Body) > 0 {
 		e.Data = m.Body
 	}
-	if _, _, err := mime.ParseMediaType(m.ContentType); err != nil {
+	if t, _, err := mime.ParseMediaType(m.ContentType); err != nil || !strings.Contains(t, "/") {
 		e.DataContentType = guessType(m.Body)
 	}
 	if err := e.Validate(); err != nil {

@@ -107,7 +107,7 @@ func (h *harness) send(t testing.TB, list ...amqp.Publishing) {
 			t.Errorf("send: %v", err)
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // nothing tells when a broker is back
 	}
 }
 
@@ -228,7 +228,7 @@ const limit = 2 * time.Minute
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // the helper that polls, with a deadline
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %s", what, limit)
 		}

@@ -146,7 +146,7 @@ func (t template) fill(m *message, queue string) (text string, derived bool) {
 			break
 		}
 		for _, name := range t.alternatives[i] {
-			value := ""
+			var value string
 			switch name {
 			case contentName:
 				value, derived = m.digest(), true

@@ -53,7 +53,7 @@ func (s *Source) Run(ctx context.Context, to events.Publisher) error {
 		session := newSession(s, to)
 		err := session.run(ctx, broker.end)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // to end is what it was asked for
 		}
 		if session.consuming {
 			failed = 0

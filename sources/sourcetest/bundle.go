@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func (b *bundle) length() int {
 // eventually waits for a state that no signal tells of.
 func (b *bundle) eventually(what string, ok func() bool) {
 	b.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // the helper that polls, with a deadline
 		if time.Now().After(deadline) {
 			b.Fatalf("%s: not within %s; logged:\n%s", what, limit, b.log.text())
 		}
@@ -207,9 +208,5 @@ func (r *record) warnings() int {
 func (r *record) text() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := ""
-	for _, line := range r.lines {
-		out += line + "\n"
-	}
-	return out
+	return strings.Join(r.lines, "\n")
 }

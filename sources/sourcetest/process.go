@@ -29,11 +29,11 @@ type task struct{ Settings, Redis string }
 func Main(m *testing.M, open func(settings string, logger *slog.Logger) (sources.Source, error)) {
 	text, is := os.LookupEnv(asProcess)
 	if !is {
-		os.Exit(m.Run())
+		os.Exit(m.Run()) //nolint:forbidigo // a TestMain ends the process
 	}
 	if err := be(text, open); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // likewise
 	}
 }
 
@@ -56,7 +56,7 @@ func be(text string, open func(string, *slog.Logger) (sources.Source, error)) er
 		return err
 	}
 	// The pipe ends with the process that started this one, however that ends.
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // the root of a process
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
@@ -91,7 +91,7 @@ func (b *bundle) process() (kill func()) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.Command(os.Args[0]) //nolint:gosec,noctx // this very binary, until it is killed
 	cmd.Env = append(os.Environ(), asProcess+"="+string(text))
 	cmd.Stderr = &lines{log: b.log}
 	in, err := cmd.StdinPipe()
