@@ -13,7 +13,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,6 +93,8 @@ func TestRefusalsAreAlike(t *testing.T) {
 }
 
 // TestLargeBodies: one byte too many is refused, however it comes, and costs no more than twice the limit.
+//
+//nolint:paralleltest // memory is measured
 func TestLargeBodies(t *testing.T) {
 	const limit = 256 << 10
 	hooks := everyKind()
@@ -141,6 +145,8 @@ type failing struct{}
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 // TestDeepJSON: depth costs neither time nor memory, in whatever is signed with the right key.
+//
+//nolint:paralleltest // memory is measured
 func TestDeepJSON(t *testing.T) {
 	b := setup(t, everyKind()...)
 	deep := strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000)
@@ -224,6 +230,44 @@ func TestFrozenRedis(t *testing.T) {
 	b.post(github(secret, "push", "id-2", `{}`), http.StatusServiceUnavailable, webhook.Unavailable)
 	t.Logf("answered after %v", time.Since(begin))
 	server.Resume()
+}
+
+// TestOverload: beyond what is taken at once, a sender is sent away at once, and what is taken comes to its end.
+func TestOverload(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	b := setupWith(t, server.Client(), events.Config{}, everyKind()...)
+	b.post(github(secret, "push", "before", `{}`), http.StatusAccepted, webhook.Stored)
+	server.Pause()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var senders sync.WaitGroup
+	for i := range webhook.MaxInWork + 16 {
+		senders.Go(func() {
+			for ctx.Err() == nil {
+				w := newAnswer()
+				b.mux.ServeHTTP(w, github(secret, "push", fmt.Sprint(i), `{}`).http())
+				if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+					t.Errorf("status %d", w.Code)
+				}
+				if b.saw(webhook.Overloaded) {
+					return
+				}
+			}
+		})
+	}
+	senders.Wait()
+	server.Resume()
+	if !b.saw(webhook.Overloaded) {
+		t.Error("nobody was sent away")
+	}
+	b.post(github(secret, "push", "after", `{}`), http.StatusAccepted, webhook.Stored)
+}
+
+func (b *bundle) saw(o webhook.Outcome) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.answers, func(a webhook.Answer) bool { return a.Outcome == o })
 }
 
 // TestSenderGoesAway: no 2xx is counted for whom nobody answered.

@@ -56,14 +56,14 @@ func accepted(hook string) int {
 // TestReplayIsAbsorbed: the same delivery again gets a 2xx, so that it stops, and is stored once; also when the provider signed it anew.
 func TestReplayIsAbsorbed(t *testing.T) {
 	t.Parallel()
-	for kind, make := range kindsThatSign(t) {
+	for kind, deliver := range kindsThatSign(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, everyKind()...)
-			b.post(make(0, noon, "id-1"), accepted(kind), webhook.Stored)
-			b.post(make(0, noon, "id-1"), accepted(kind), webhook.Duplicate)
-			b.post(make(1, noon.Add(time.Minute), "id-1"), accepted(kind), webhook.Duplicate)
-			b.post(make(0, noon, "id-2"), accepted(kind), webhook.Stored)
+			b.post(deliver(0, noon, "id-1"), accepted(kind), webhook.Stored)
+			b.post(deliver(0, noon, "id-1"), accepted(kind), webhook.Duplicate)
+			b.post(deliver(1, noon.Add(time.Minute), "id-1"), accepted(kind), webhook.Duplicate)
+			b.post(deliver(0, noon, "id-2"), accepted(kind), webhook.Stored)
 			b.wantStored(2)
 		})
 	}
@@ -104,7 +104,7 @@ func TestReplayAtOnce(t *testing.T) {
 // TestOldAndFutureTimes: a signed time that is far from now is refused, though the signature holds; one that is changed breaks it.
 func TestOldAndFutureTimes(t *testing.T) {
 	t.Parallel()
-	for kind, make := range kindsThatSign(t) {
+	for kind, deliver := range kindsThatSign(t) {
 		if kind == "github" { // signs no time
 			continue
 		}
@@ -112,9 +112,9 @@ func TestOldAndFutureTimes(t *testing.T) {
 			t.Parallel()
 			b := setup(t, everyKind()...)
 			for _, off := range []time.Duration{-24 * time.Hour, -301 * time.Second, 301 * time.Second, 365 * 24 * time.Hour, -56 * 365 * 24 * time.Hour} {
-				b.post(make(0, noon.Add(off), "id-1"), http.StatusUnauthorized, webhook.Stale)
+				b.post(deliver(0, noon.Add(off), "id-1"), http.StatusUnauthorized, webhook.Stale)
 			}
-			old, young := make(0, noon.Add(-time.Hour), "id-1"), make(0, noon, "id-1")
+			old, young := deliver(0, noon.Add(-time.Hour), "id-1"), deliver(0, noon, "id-1")
 			for name := range old.header { // the new time with the old signature, and the other way round
 				if swapped := old.with(name, young.header[name]); swapped.header[name] != old.header[name] && len(signedParts[kind]) > 1 {
 					b.post(swapped, http.StatusUnauthorized, outcomeOf(name))
@@ -125,7 +125,7 @@ func TestOldAndFutureTimes(t *testing.T) {
 			}
 			b.wantStored(0)
 			for _, off := range []time.Duration{-300 * time.Second, 300 * time.Second} {
-				b.post(make(0, noon.Add(off), "edge"+off.String()), accepted(kind), webhook.Stored)
+				b.post(deliver(0, noon.Add(off), "edge"+off.String()), accepted(kind), webhook.Stored)
 			}
 		})
 	}
@@ -157,16 +157,16 @@ func retimed(kind string, r request, text string) request {
 // TestSwappedBody: another body under the same id, or another id over the same body, is refused by the signature.
 func TestSwappedBody(t *testing.T) {
 	t.Parallel()
-	for kind, make := range kindsThatSign(t) {
+	for kind, deliver := range kindsThatSign(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, everyKind()...)
-			r := make(0, noon, "id-1")
+			r := deliver(0, noon, "id-1")
 			b.post(r, accepted(kind), webhook.Stored)
 			for _, body := range []string{"", "{}x", r.body + "\n", " " + r.body, r.body[:len(r.body)-1], strings.ToUpper(r.body), strings.Repeat("x", 1000)} {
 				b.post(r.carrying(body), http.StatusUnauthorized, webhook.BadSignature)
 			}
-			b.post(r.carrying(make(0, noon, "id-2").body+" "), http.StatusUnauthorized, webhook.BadSignature)
+			b.post(r.carrying(deliver(0, noon, "id-2").body+" "), http.StatusUnauthorized, webhook.BadSignature)
 			switch kind {
 			case "standard":
 				b.post(r.with("Webhook-Id", "id-2"), http.StatusUnauthorized, webhook.BadSignature)
@@ -208,20 +208,20 @@ func TestDedupeByBody(t *testing.T) {
 // TestRotation: each secret is good, until it is removed.
 func TestRotation(t *testing.T) {
 	t.Parallel()
-	for kind, make := range kindsThatSign(t) {
+	for kind, deliver := range kindsThatSign(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, everyKind()...)
-			b.post(make(0, noon, "new"), accepted(kind), webhook.Stored)
-			b.post(make(1, noon, "old"), accepted(kind), webhook.Stored)
-			b.post(make(2, noon, "unknown"), http.StatusUnauthorized, webhook.BadSignature)
+			b.post(deliver(0, noon, "new"), accepted(kind), webhook.Stored)
+			b.post(deliver(1, noon, "old"), accepted(kind), webhook.Stored)
+			b.post(deliver(2, noon, "unknown"), http.StatusUnauthorized, webhook.BadSignature)
 			hooks := everyKind()
 			for i, h := range hooks {
 				hooks[i].Secrets = h.Secrets[:min(1, len(h.Secrets))]
 			}
 			b = setup(t, hooks...)
-			b.post(make(0, noon, "new"), accepted(kind), webhook.Stored)
-			b.post(make(1, noon, "old"), http.StatusUnauthorized, webhook.BadSignature)
+			b.post(deliver(0, noon, "new"), accepted(kind), webhook.Stored)
+			b.post(deliver(1, noon, "old"), http.StatusUnauthorized, webhook.BadSignature)
 		})
 	}
 }
@@ -341,11 +341,11 @@ func (b *bundle) try(r request, ok bool) {
 // TestMissingAndWrongPieces: each part of each scheme left out, emptied, doubled, mutilated or of another algorithm.
 func TestMissingAndWrongPieces(t *testing.T) {
 	t.Parallel()
-	for kind, make := range kindsThatSign(t) {
+	for kind, deliver := range kindsThatSign(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, everyKind()...)
-			r := make(0, noon, "id-1")
+			r := deliver(0, noon, "id-1")
 			for _, name := range signedParts[kind] {
 				b.post(r.without(name), http.StatusUnauthorized, webhook.BadSignature)
 				b.post(r.with(name, ""), http.StatusUnauthorized, webhook.BadSignature)

@@ -16,7 +16,7 @@ func readJSON(body []byte) (data []byte, o object, err error) {
 	if !utf8.Valid(data) {
 		data = bytes.ToValidUTF8(data, []byte("\uFFFD"))
 	}
-	ok := false
+	var ok bool
 	if len(data) > 0 && data[0] == '{' {
 		o, ok = scanObject(data)
 	} else {

@@ -86,13 +86,13 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	if err := (webhook.Hooks{good}).Validate(); err != nil {
 		t.Errorf("a good one: %v", err)
 	}
-	if err := (webhook.Hooks)(everyKind()).Validate(); err != nil {
+	if err := webhook.Hooks(everyKind()).Validate(); err != nil {
 		t.Errorf("one of each kind: %v", err)
 	}
-	if err := (webhook.Hooks)(everyKind()).WithDefaults().Validate(); err != nil {
+	if err := webhook.Hooks(everyKind()).WithDefaults().Validate(); err != nil {
 		t.Errorf("one of each kind, with defaults: %v", err)
 	}
-	if err := (webhook.Hooks)(nil).WithDefaults().Validate(); err != nil {
+	if err := webhook.Hooks(nil).WithDefaults().Validate(); err != nil {
 		t.Errorf("none: %v", err)
 	}
 }

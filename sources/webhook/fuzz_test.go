@@ -79,7 +79,7 @@ func fuzzHook(f *testing.F, hook string, headers [3]string, sign func(t testing.
 }
 
 // signedByChance: the corpus holds good signatures, and may come back to them.
-func signedByChance(t testing.TB, r request, sign func(testing.TB, [3]string, string) request, values [3]string, headers [3]string) bool {
+func signedByChance(t testing.TB, r request, sign func(testing.TB, [3]string, string) request, values, headers [3]string) bool {
 	t.Helper()
 	honest := sign(t, values, r.body)
 	for _, name := range headers {
@@ -91,7 +91,7 @@ func signedByChance(t testing.TB, r request, sign func(testing.TB, [3]string, st
 }
 
 func FuzzGitHub(f *testing.F) {
-	sign := func(t testing.TB, v [3]string, body string) request {
+	sign := func(_ testing.TB, v [3]string, body string) request {
 		return github(secret, v[1], v[2], body)
 	}
 	f.Add("sha256=00", "issues", "id", "application/json", `{"action":"opened","issue":{"number":1}}`, true)
@@ -101,7 +101,7 @@ func FuzzGitHub(f *testing.F) {
 }
 
 func FuzzSlack(f *testing.F) {
-	sign := func(t testing.TB, _ [3]string, body string) request {
+	sign := func(_ testing.TB, _ [3]string, body string) request {
 		return slack(secret, noon, "application/json", body)
 	}
 	f.Add("v0=00", unix(noon), "1", "", `{"type":"url_verification","challenge":"x"}`, true)
@@ -112,21 +112,24 @@ func FuzzSlack(f *testing.F) {
 }
 
 func FuzzStripe(f *testing.F) {
-	sign := func(t testing.TB, _ [3]string, body string) request { return stripe(secret, noon, body) }
+	sign := func(_ testing.TB, _ [3]string, body string) request { return stripe(secret, noon, body) }
 	f.Add("t="+unix(noon)+",v1=00,v1=01,v0=zz", "", "", "application/json", `{"id":"evt_1","type":"invoice.paid","created":1,"livemode":true}`, true)
 	f.Add("t=,t=,v1=", "", "", "", `{"id":"evt_1","type":"a","created":"2026-01-01T00:00:00Z"}`, false)
 	fuzzHook(f, "stripe", [3]string{"Stripe-Signature", "X-A", "X-B"}, sign)
 }
 
 func FuzzStandard(f *testing.F) {
-	sign := func(t testing.TB, v [3]string, body string) request { return standard(t, whsec, v[1], noon, body) }
+	sign := func(t testing.TB, v [3]string, body string) request {
+		t.Helper()
+		return standard(t, whsec, v[1], noon, body)
+	}
 	f.Add("v1,AAAA v1a,AAAA", "msg_1", unix(noon), "application/json", `{"type":"a.b","timestamp":"2026-01-01T00:00:00Z"}`, true)
 	f.Add("v1,", "a.b", "1", "text/plain", ``, false)
 	fuzzHook(f, "standard", [3]string{"Webhook-Signature", "Webhook-Id", "Webhook-Timestamp"}, sign)
 }
 
 func FuzzHMAC(f *testing.F) {
-	sign := func(t testing.TB, v [3]string, body string) request {
+	sign := func(_ testing.TB, v [3]string, body string) request {
 		return custom(secret, v[1], noon, body).with("X-Topic", v[2])
 	}
 	f.Add("sha256=00", "id", "orders/create", "application/json", `{"order":{"id":1},"at":17}`, true)

@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 )
 
@@ -129,9 +130,9 @@ func skipNested(text []byte, at, most int) int {
 
 // get is the text of a member's value. Of two members with one name it is the last, as it is for encoding/json.
 func (o object) get(name string) []byte {
-	for i := len(o) - 1; i >= 0; i-- {
-		if o[i].name == name {
-			return o[i].value
+	for _, m := range slices.Backward(o) {
+		if m.name == name {
+			return m.value
 		}
 	}
 	return nil

@@ -237,27 +237,33 @@ func TestOtherSchemes(t *testing.T) {
 	}{
 		"SHA-512 in base64, all from the body": {
 			webhook.Hook{Kind: webhook.HMAC, Secrets: both, Signature: webhook.Signature{Header: "x-sig", Algorithm: "sha512", Encoding: "base64"}, Event: webhook.Mapping{IDPath: "ref", TypePath: "kind"}},
-			map[string]string{"X-Sig": sha512Base64()}, "r-1", "webhook.h.paid",
+			map[string]string{"X-Sig": sha512Base64()},
+			"r-1", "webhook.h.paid",
 		},
 		"a secret in base64": {
 			webhook.Hook{Kind: webhook.HMAC, Secrets: []string{base64.StdEncoding.EncodeToString([]byte(secret))}, TypePrefix: "a.b", Signature: webhook.Signature{Header: "X-Sig", SecretEncoding: "base64"}},
-			map[string]string{"X-Sig": sha256Hex(secret, body)}, "sha256-", "a.b.received",
+			map[string]string{"X-Sig": sha256Hex(secret, body)},
+			"sha256-", "a.b.received",
 		},
 		"a time in RFC 3339 behind the body": {
 			webhook.Hook{Kind: webhook.HMAC, Secrets: both, Signature: webhook.Signature{Header: "X-Sig", TimestampHeader: "X-At", Signed: "{body}|{timestamp}"}},
-			map[string]string{"X-At": "2026-03-01T12:01:00Z", "X-Sig": sha256Hex(secret, body+"|2026-03-01T12:01:00Z")}, "sha256-", "webhook.h.received",
+			map[string]string{"X-At": "2026-03-01T12:01:00Z", "X-Sig": sha256Hex(secret, body+"|2026-03-01T12:01:00Z")},
+			"sha256-", "webhook.h.received",
 		},
 		"a bearer token": {
 			webhook.Hook{Kind: webhook.Token, Secrets: both, Signature: webhook.Signature{Header: "Authorization", Prefix: "Bearer "}, DedupeBy: "body"},
-			map[string]string{"Authorization": "Bearer " + secret}, "sha256-", "webhook.h.received",
+			map[string]string{"Authorization": "Bearer " + secret},
+			"sha256-", "webhook.h.received",
 		},
 		"Svix": {
 			webhook.Hook{Kind: webhook.Standard, Secrets: []string{whsec}, Event: webhook.Mapping{TypePath: "kind"}},
-			map[string]string{"Svix-Id": "msg_1", "Svix-Timestamp": stamp, "Svix-Signature": standard(t, whsec, "msg_1", noon, body).header["Webhook-Signature"]}, "msg_1", "webhook.h.paid",
+			map[string]string{"Svix-Id": "msg_1", "Svix-Timestamp": stamp, "Svix-Signature": standard(t, whsec, "msg_1", noon, body).header["Webhook-Signature"]},
+			"msg_1", "webhook.h.paid",
 		},
 		"a public key": {
 			webhook.Hook{Kind: webhook.Standard, Secrets: []string{whsec, "whpk_" + base64.StdEncoding.EncodeToString(public)}, Event: webhook.Mapping{TypePath: "kind"}},
-			map[string]string{"Webhook-Id": "msg_1", "Webhook-Timestamp": stamp, "Webhook-Signature": "v2,AAAA v1a," + signed}, "msg_1", "webhook.h.paid",
+			map[string]string{"Webhook-Id": "msg_1", "Webhook-Timestamp": stamp, "Webhook-Signature": "v2,AAAA v1a," + signed},
+			"msg_1", "webhook.h.paid",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

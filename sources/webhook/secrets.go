@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -108,7 +109,7 @@ func (r *keyring) keys(now time.Time) []key {
 	if len(r.files) == 0 {
 		return r.fixed
 	}
-	all := r.fixed[:len(r.fixed):len(r.fixed)]
+	all := slices.Clip(r.fixed)
 	for _, f := range r.files {
 		all = append(all, f.current(now)...)
 	}

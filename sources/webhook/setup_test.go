@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -108,9 +109,7 @@ type request struct {
 
 func (r request) with(name, value string) request {
 	header := make(map[string]string, len(r.header)+1)
-	for k, v := range r.header {
-		header[k] = v
-	}
+	maps.Copy(header, r.header)
 	header[name] = value
 	r.header = header
 	return r
