@@ -251,7 +251,9 @@ func TestWhatNoRouteTakes(t *testing.T) {
 
 func TestPanicIsAProblem(t *testing.T) {
 	t.Parallel()
-	d := setup(t, func(_ *Config, d *Deps) { d.Hooks = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret") }) })
+	d := setup(t, func(_ *Config, d *Deps) {
+		d.Hooks = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("secret") })
+	})
 	a := d.call("POST", "/hooks/x", "", `{}`)
 	if p := want[problem.Problem](t, a, 500); strings.Contains(string(a.body), "secret") || p.Status != 500 {
 		t.Errorf("%+v", p)

@@ -158,16 +158,16 @@ func TestKeysFromCreationToRevocation(t *testing.T) {
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
-		`unknown flag: --adr, did you mean "--addr"?`:    {"--adr", "x"},
-		`unknown argument "serve"`:                       {"serve"},
-		`unknown command "make"`:                         {"keys", "make"},
-		"There are keys create, keys list":               {"keys"},
-		"--name is missing":                              {"keys", "create", "--scopes", "read"},
-		`no "reed", did you mean "read"?`: {"keys", "create", "--name", "x", "--scopes", "reed"},
-		"--expires -1h0m0s is no time to come":           {"keys", "create", "--name", "x", "--scopes", "read", "--expires", "-1h"},
-		"which key?":                                     {"keys", "revoke"},
-		`gateway.addr: "8080" is no address`:             {"--addr", "8080"},
-		"cert_file and key_file go together":             {"--cert-file", "x"},
+		`unknown flag: --adr, did you mean "--addr"?`: {"--adr", "x"},
+		`unknown argument "serve"`:                    {"serve"},
+		`unknown command "make"`:                      {"keys", "make"},
+		"There are keys create, keys list":            {"keys"},
+		"--name is missing":                           {"keys", "create", "--scopes", "read"},
+		`no "reed", did you mean "read"?`:             {"keys", "create", "--name", "x", "--scopes", "reed"},
+		"--expires -1h0m0s is no time to come":        {"keys", "create", "--name", "x", "--scopes", "read", "--expires", "-1h"},
+		"which key?":                                  {"keys", "revoke"},
+		`gateway.addr: "8080" is no address`:          {"--addr", "8080"},
+		"cert_file and key_file go together":          {"--cert-file", "x"},
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
