@@ -30,16 +30,12 @@ type Config struct {
 	Triggers Triggers         `mapstructure:"triggers"`
 	Durable  Durable          `mapstructure:"durable"`
 	Worker   worker.Config    `mapstructure:"worker"`
-	Handlers Handlers         `mapstructure:"handlers"`
+	Handlers handlers.Config  `mapstructure:"handlers"`
 	Gateway  gateway.Config   `mapstructure:"gateway"`
 	Hooks    webhook.Hooks    `mapstructure:"hooks"`
+	Sources  Sources          `mapstructure:"sources"`
 	HTTP     HTTP             `mapstructure:"http"`
 	Log      Log              `mapstructure:"log"`
-}
-
-// Handlers are the settings of the built-in tasks.
-type Handlers struct {
-	HTTP handlers.HTTPConfig `mapstructure:"http"`
 }
 
 // sections name where each package's Config stands, and what an error of it is about that names no key.
@@ -51,8 +47,12 @@ func (c *Config) sections() []section {
 		sectionOf("durable", &c.Durable, ""),
 		sectionOf("worker", &c.Worker, ""),
 		sectionOf("handlers.http", &c.Handlers.HTTP, ""),
+		sectionOf("handlers.webhooks", &c.Handlers.Webhooks, ""),
+		sectionOf("handlers.email", &c.Handlers.Email, ""),
+		sectionOf("handlers.amqp", &c.Handlers.AMQP, ""),
 		sectionOf("gateway", &c.Gateway, ""),
 		sectionOf("hooks", &c.Hooks, ""),
+		sectionOf("sources.rabbitmq", &c.Sources.RabbitMQ, ""),
 		sectionOf("http", &c.HTTP, "addr"),
 		sectionOf("log", &c.Log, ""),
 	}

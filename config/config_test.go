@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
+	"github.com/bellhop-dev/bellhop/handlers"
 	"github.com/bellhop-dev/bellhop/sources/webhook"
 	"github.com/bellhop-dev/bellhop/worker"
 )
@@ -259,6 +260,12 @@ func sample(t *testing.T, k key) (string, any) {
 		return "77s", 77 * time.Second
 	case k.typ == reflect.SliceOf(queueType):
 		return "a=2,b", []worker.Queue{{Name: "a", Weight: 2}, {Name: "b", Weight: 1}}
+	case k.typ == reflect.TypeFor[RabbitMQ]():
+		return "[{queue: a}]", RabbitMQ{{Queue: "a"}}
+	case k.typ == reflect.TypeFor[[]handlers.WebhookEndpoint]():
+		return "[{name: a, headers: {X: y}}]", []handlers.WebhookEndpoint{{Name: "a", Headers: map[string]string{"X": "y"}}}
+	case k.typ == reflect.TypeFor[[]handlers.WebhookSigner]():
+		return "[{name: a, hosts: [b]}]", []handlers.WebhookSigner{{Name: "a", Hosts: []string{"b"}}}
 	case k.typ == reflect.TypeFor[webhook.Hooks]():
 		return "[{name: a, signature: {header: b}}]", webhook.Hooks{{Name: "a", Signature: webhook.Signature{Header: "b"}}}
 	case k.typ == reflect.TypeFor[[]string]():
@@ -303,7 +310,9 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	none := []string{ // whose default is nothing
 		"redis.username", "redis.password", "redis.password_file", "redis.ca_file", "redis.cert_file", "redis.key_file", "redis.server_name",
 		"redis.pool_size", "redis.allow_eviction", "triggers.files", "triggers.allow_unknown_tasks", "worker.strict_priority", "worker.burst",
-		"handlers.http.allow", "http.addr", "durable.replicas", "hooks",
+		"handlers.http.allow", "http.addr", "durable.replicas", "hooks", "sources.rabbitmq",
+		"handlers.webhooks.endpoints", "handlers.webhooks.signers", "handlers.webhooks.allow", "handlers.email.host", "handlers.email.username", "handlers.email.password", "handlers.email.from", "handlers.email.ca_file",
+		"handlers.amqp.url", "handlers.amqp.username", "handlers.amqp.password", "handlers.amqp.password_file", "handlers.amqp.ca_file", "handlers.amqp.cert_file", "handlers.amqp.key_file", "handlers.amqp.server_name",
 		"gateway.cert_file", "gateway.key_file", "gateway.drain_delay", "gateway.guard.trusted_proxies", "gateway.guard.cors_origins",
 	}
 	c := Default()
@@ -328,7 +337,9 @@ func TestExampleHoldsEveryKeyWithItsDefault(t *testing.T) {
 	}
 	want := Default()
 	want.Triggers.Files, want.Handlers.HTTP.Allow = []string{}, []string{}
-	want.Hooks = webhook.Hooks{}
+	want.Hooks, want.Sources.RabbitMQ = webhook.Hooks{}, RabbitMQ{}
+	want.Handlers.Webhooks.Endpoints, want.Handlers.Webhooks.Signers = []handlers.WebhookEndpoint{}, []handlers.WebhookSigner{}
+	want.Handlers.Webhooks.Allow = []string{}
 	want.Gateway.Guard.TrustedProxies, want.Gateway.Guard.CORSOrigins = []string{}, []string{}
 	if diff := cmp.Diff(want, l.Config); diff != "" {
 		t.Errorf("(-default +example):\n%s", diff)

@@ -48,7 +48,7 @@ func TestFaults(t *testing.T) {
 		}},
 		{"no YAML in a variable", given{env: []string{"BELLHOP_HOOKS=[{name: gh"}}, []string{`hooks: the value is no YAML, write it such as [{name: a}, {name: b}] (BELLHOP_HOOKS)`}},
 		{"list for the file", given{file: "- worker\n"}, []string{
-			`the file: is a list, expected a section with redis, events, triggers, durable, worker, handlers, gateway, hooks, http, log (bellhop.yaml:1)`,
+			`the file: is a list, expected a section with redis, events, triggers, durable, worker, handlers, gateway, hooks, sources, http, log (bellhop.yaml:1)`,
 		}},
 		{"queues by name", given{file: "worker: {queues: {critical: 6}}\n"}, []string{
 			`worker.queues: is a section, expected a list of queues such as [{name: default, weight: 1}] or critical=6,default=3 (bellhop.yaml:1)`,

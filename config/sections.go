@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/bellhop-dev/bellhop/events"
+	"github.com/bellhop-dev/bellhop/sources/rabbitmq"
 	"github.com/bellhop-dev/bellhop/triggers"
 )
 
@@ -65,6 +67,41 @@ func (d Durable) Validate() error {
 	}
 	if d.Within < time.Millisecond {
 		faults = append(faults, fmt.Errorf("within: is %v, at least 1ms is needed", d.Within))
+	}
+	return errors.Join(faults...)
+}
+
+// Sources are where workers take events from, beside what the gateway brings.
+type Sources struct {
+	RabbitMQ RabbitMQ `mapstructure:"rabbitmq"`
+}
+
+// RabbitMQ are the queues to take events from.
+type RabbitMQ []rabbitmq.Config
+
+// WithDefaults fills what is not set.
+func (r RabbitMQ) WithDefaults() RabbitMQ {
+	filled := slices.Clone(r)
+	for i := range filled {
+		filled[i] = filled[i].WithDefaults()
+	}
+	return filled
+}
+
+// Validate reports every fault at once.
+func (r RabbitMQ) Validate() error {
+	var faults []error
+	names := make(map[string]int)
+	for i, c := range r {
+		for _, fault := range split(c.Validate()) {
+			faults = append(faults, fmt.Errorf("rabbitmq[%d].%w", i, fault))
+		}
+		name := c.WithDefaults().Name
+		if first, taken := names[name]; taken {
+			faults = append(faults, fmt.Errorf("rabbitmq[%d].name: rabbitmq[%d] is %q too; give each its own", i, first, name))
+		} else {
+			names[name] = i
+		}
 	}
 	return errors.Join(faults...)
 }

@@ -98,7 +98,7 @@ func (p *process) run(cmd *cobra.Command) error {
 	case p.dev:
 		return p.runDev(cmd.Context(), loaded)
 	}
-	return p.serve(cmd.Context(), nil, func(string, []string) {})
+	return p.serve(cmd.Context(), nil, func(wired) {})
 }
 
 // checkWithin keeps --check well below a second, whatever Redis does: it is a probe.

@@ -10,8 +10,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/cmd/internal/gatewayd"
 	"github.com/bellhop-dev/bellhop/config"
+	"github.com/bellhop-dev/bellhop/fleet"
+	"github.com/bellhop-dev/bellhop/gateway"
+	"github.com/bellhop-dev/bellhop/gateway/keys"
 	"github.com/bellhop-dev/bellhop/internal/cli"
+	"github.com/bellhop-dev/bellhop/internal/lifecycle"
 	"github.com/bellhop-dev/bellhop/internal/redisembed"
 	"github.com/bellhop-dev/bellhop/triggers"
 )
@@ -21,14 +28,14 @@ func (p *process) runDev(ctx context.Context, loaded *config.Loaded) error {
 	if from := loaded.Origin("redis.url"); from != "default" {
 		return cli.Usagef("--dev brings its own Redis, but redis.url is set (%s): leave one of them out", from)
 	}
-	redis, err := redisembed.Start(ctx, redisembed.Options{Logger: p.log})
+	server, err := redisembed.Start(ctx, redisembed.Options{Logger: p.log})
 	if err != nil {
 		return err
 	}
-	defer redis.Close() //nolint:errcheck // nothing in it is kept
+	defer server.Close() //nolint:errcheck // nothing in it is kept
 
 	p.alone.Store(true)
-	p.cfg.Redis.URL = redis.URL()
+	p.cfg.Redis.URL = server.URL()
 	p.cfg.Handlers.HTTP.Allow = append(p.cfg.Handlers.HTTP.Allow, "127.0.0.0/8", "::1")
 	if loaded.Origin("worker.retry.first") == "default" {
 		p.cfg.Worker.Retry.First = time.Second
@@ -40,7 +47,23 @@ func (p *process) runDev(ctx context.Context, loaded *config.Loaded) error {
 	if len(p.cfg.Triggers.Files) == 0 {
 		rules = devTriggers()
 	}
-	return p.serve(ctx, rules, func(probes string, names []string) { p.banner(redis, probes, names) })
+	for addr, wanted := range map[*string]string{&p.cfg.Gateway.Addr: gateway.DefaultAddr, &p.cfg.Gateway.PrivateAddr: gateway.DefaultPrivateAddr} {
+		if *addr == wanted {
+			*addr = freeAddr(ctx, wanted)
+		}
+	}
+	return p.serve(ctx, rules, func(now wired) { p.banner(server, now) })
+}
+
+// devGateway makes a gateway part of the process, and a key for it.
+func (p *process) devGateway(ctx context.Context, rdb redis.UniversalClient, catalog *fleet.Catalog, group *lifecycle.Group, now *wired) error {
+	var err error
+	if now.gateway, err = gatewayd.New(ctx, p.cfg, rdb, catalog, p.log); err != nil {
+		return err
+	}
+	now.gateway.Join(group)
+	now.key, _, err = keys.NewStore(rdb, p.cfg.Gateway.Keys).Create(ctx, keys.Key{Name: "dev", Scopes: []keys.Scope{keys.Admin}})
+	return err
 }
 
 // devAddr is where the probes of --dev are, if the address is free.
@@ -64,11 +87,12 @@ func devTriggers() []triggers.Trigger {
 	}}
 }
 
-func (p *process) banner(redis *redisembed.Instance, probes string, names []string) {
+func (p *process) banner(server *redisembed.Instance, now wired) {
+	probes, names := now.probes, now.triggers
 	enqueue := enqueueCommand()
-	kind := redis.Kind()
-	if redis.Addr() != redisembed.DefaultAddr {
-		enqueue += " --redis " + redis.URL()
+	kind := server.Kind()
+	if server.Addr() != redisembed.DefaultAddr {
+		enqueue += " --redis " + server.URL()
 		kind += "; " + redisembed.DefaultAddr + " was taken"
 	}
 	if len(p.cfg.Worker.Queues) > 0 && p.cfg.Worker.Queues[0].Name != "default" {
@@ -76,8 +100,10 @@ func (p *process) banner(redis *redisembed.Instance, probes string, names []stri
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nbellhop, for development: all in this process, nothing is kept when it ends.\n\n")
-	fmt.Fprintf(&b, "  Redis   %s  (%s)\n", redis.URL(), kind)
-	fmt.Fprintf(&b, "  Probes  http://%s/readyz\n", probes)
+	fmt.Fprintf(&b, "  Redis   %s  (%s)\n", server.URL(), kind)
+	fmt.Fprintf(&b, "  Gateway http://%s  (its API: /openapi.json)\n", now.gateway.Addr())
+	fmt.Fprintf(&b, "  Key     %s\n", now.key)
+	fmt.Fprintf(&b, "  Probes  http://%s/readyz, the gateway's http://%s/readyz\n", probes, now.gateway.PrivateAddr())
 	switch {
 	case len(p.cfg.Triggers.Files) == 0:
 		fmt.Fprintf(&b, "  Trigger %s: every event is logged; bring your own with --triggers FILE\n", strings.Join(names, ", "))
@@ -90,6 +116,8 @@ func (p *process) banner(redis *redisembed.Instance, probes string, names []stri
 	fmt.Fprintf(&b, "  %s log:write '{\"message\":\"hello\"}' --wait 10s\n", enqueue)
 	fmt.Fprintf(&b, "  %s http:request '{\"url\":\"http://%s/readyz\"}' --wait 10s\n", enqueue, probes)
 	fmt.Fprintf(&b, "  %s --event com.acme.email.received '{\"folder\":\"INBOX\",\"from\":\"ada@example.com\"}'\n", strings.Split(enqueue, " --queue")[0])
+	fmt.Fprintf(&b, "  curl http://%s/v1/events -H 'Authorization: Bearer %s' -H 'Content-Type: application/cloudevents+json' \\\n", now.gateway.Addr(), now.key)
+	fmt.Fprintf(&b, "    -d '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/shell\",\"type\":\"com.acme.order.paid\",\"data\":{\"total\":42}}'\n")
 	fmt.Fprintf(&b, "  %s --list\n\nCtrl-C stops.\n\n", strings.Split(enqueue, " --queue")[0])
 	_, _ = io.WriteString(p.stdout, b.String())
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/bellhop-dev/bellhop/cmd/internal/gatewayd"
+	"github.com/bellhop-dev/bellhop/endpoints"
 	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/fleet"
 	"github.com/bellhop-dev/bellhop/handlers"
@@ -14,13 +16,22 @@ import (
 	"github.com/bellhop-dev/bellhop/internal/lifecycle"
 	"github.com/bellhop-dev/bellhop/internal/redisconn"
 	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/sources/rabbitmq"
 	"github.com/bellhop-dev/bellhop/triggers"
 	"github.com/bellhop-dev/bellhop/worker"
 )
 
-// serve wires what a worker process runs and runs it. rules are added to those of the configured files; ready is told the
-// address of the probes and the names of the active triggers when all is wired.
-func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready func(probes string, triggers []string)) error {
+// wired is what has been wired, for the banner of --dev.
+type wired struct {
+	probes   string   // address
+	triggers []string // names of those that fire
+	gateway  *gatewayd.Gateway
+	key      string // an API key of all scopes
+}
+
+// serve wires what a worker process runs and runs it. rules are added to those of the configured files; ready is told when all is
+// wired.
+func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready func(wired)) error {
 	rdb, err := redisconn.Open(p.cfg.Redis)
 	if err != nil {
 		return cli.UsageError{Err: err}
@@ -32,7 +43,11 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 		}
 	}
 
-	routes, err := handlers.Routes(handlers.Config{HTTP: p.cfg.Handlers.HTTP}, handlers.Deps{Jobs: job.NewClient(rdb), Logger: p.log})
+	stream, err := events.NewClient(rdb, p.cfg.EventsConfig())
+	if err != nil {
+		return fmt.Errorf("events: %w", err)
+	}
+	routes, err := p.routes(rdb, stream)
 	if err != nil {
 		return cli.UsageError{Err: err}
 	}
@@ -44,7 +59,7 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 	if err := catalog.Refresh(ctx); err != nil {
 		return stoppedOr(ctx, err)
 	}
-	feed, names, err := p.triggers(rdb, catalog, rules)
+	feed, names, err := p.triggers(rdb, stream, catalog, rules)
 	if err != nil {
 		return err
 	}
@@ -60,17 +75,43 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 	}
 	group.Add("run", w.Run)
 	group.Add("catalog", catalog.Run)
-	addr := ""
+	var now wired
+	now.triggers = names
 	if p.cfg.HTTP.Addr != "" {
 		probes, err := newProbes(ctx, p.cfg.HTTP.Addr, w, rdb, watch, p.log)
 		if err != nil {
 			return err
 		}
 		group.AddLast("probes", probes.Run) // who asks while jobs finish is told that the worker drains
-		addr = probes.listener.Addr().String()
+		now.probes = probes.listener.Addr().String()
 	}
-	ready(addr, names)
+	for _, cfg := range p.cfg.Sources.RabbitMQ {
+		source, err := rabbitmq.New(cfg, p.log)
+		if err != nil {
+			return cli.UsageError{Err: err}
+		}
+		group.Add("source "+cfg.Name, func(ctx context.Context) error { return source.Run(ctx, stream) })
+	}
+	if p.dev {
+		if err := p.devGateway(ctx, rdb, catalog, group, &now); err != nil {
+			return err
+		}
+	}
+	ready(now)
 	return group.Run(ctx)
+}
+
+// routes are the built-in handlers.
+func (p *process) routes(rdb redis.UniversalClient, stream *events.Client) ([]job.Route, error) {
+	state, err := endpoints.New(rdb, p.cfg.Handlers.Webhooks.Config)
+	if err != nil {
+		return nil, err
+	}
+	return handlers.Routes(p.cfg.Handlers, handlers.Deps{Jobs: p.jobs(rdb), Endpoints: state, Events: stream, Logger: p.log})
+}
+
+func (p *process) jobs(rdb redis.UniversalClient) *job.Client {
+	return job.NewClient(rdb, job.Durable(p.cfg.Durable.Replicas, p.cfg.Durable.Within))
 }
 
 // stoppedOr takes a failure for none if the process was told to stop meanwhile.
@@ -91,7 +132,7 @@ func definitions(routes []job.Route) []job.Definition {
 
 // triggers compiles the rules and binds them to the stream of events, and tells the names of those that fire; without rules
 // there is nothing to run.
-func (p *process) triggers(rdb redis.UniversalClient, tasks triggers.Tasks, rules []triggers.Trigger) (*triggers.Feed, []string, error) {
+func (p *process) triggers(rdb redis.UniversalClient, stream *events.Client, tasks triggers.Tasks, rules []triggers.Trigger) (*triggers.Feed, []string, error) {
 	fromFiles, err := triggers.Load(p.cfg.Triggers.Files...)
 	if err != nil {
 		return nil, nil, cli.UsageError{Err: err}
@@ -107,16 +148,12 @@ func (p *process) triggers(rdb redis.UniversalClient, tasks triggers.Tasks, rule
 	for _, warning := range set.Warnings() {
 		p.log.Warn("trigger", "warning", warning)
 	}
-	stream, err := events.NewClient(rdb, p.cfg.EventsConfig())
-	if err != nil {
-		return nil, nil, fmt.Errorf("events: %w", err)
-	}
 	names := make([]string, 0, len(rules))
 	for _, r := range rules {
 		if !r.Disabled {
 			names = append(names, r.Name)
 		}
 	}
-	feed, err := triggers.NewFeed(set, stream, job.NewClient(rdb, job.Durable(p.cfg.Durable.Replicas, p.cfg.Durable.Within)), p.log)
+	feed, err := triggers.NewFeed(set, stream, p.jobs(rdb), p.log)
 	return feed, names, err
 }
