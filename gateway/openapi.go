@@ -9,12 +9,17 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 )
 
 // securityScheme names how a key is shown, in the document.
 const securityScheme = "api_key"
+
+// schemaPrefix begins references to schemas in the document.
+const schemaPrefix = "#/components/schemas/"
 
 const apiDescription = `Events and jobs for bellhop, over HTTP.
 
@@ -35,7 +40,7 @@ func newAPI(g *Gateway) huma.API {
 				License: &huma.License{Name: "MIT", Identifier: "MIT"},
 			},
 			Components: &huma.Components{
-				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				Schemas: huma.NewMapRegistry(schemaPrefix, huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{securityScheme: {
 					Type: "http", Scheme: "bearer", BearerFormat: "bh_<id>_<secret>",
 					Description: "An API key made by `gateway keys create`, as `Authorization: Bearer bh_...`. Each operation lists the scope " +
@@ -92,6 +97,7 @@ func (g *Gateway) publicRoutes() error {
 	schemas := g.api.OpenAPI().Components.Schemas.Map()
 	delete(schemas, "ErrorModel") // huma's own, which transform replaces
 	delete(schemas, "ErrorDetail")
+	g.openAnswers(schemas)
 	document, err := json.Marshal(g.api.OpenAPI())
 	if err != nil {
 		return fmt.Errorf("write the OpenAPI document: %w", err)
@@ -109,6 +115,45 @@ func (g *Gateway) publicRoutes() error {
 	g.route(open, http.MethodGet, "/openapi.json", "", fixed("application/vnd.oai.openapi+json;version=3.1", document))
 	g.route(open, http.MethodGet, "/{$}", "", fixed("application/json", append(root, '\n')))
 	return nil
+}
+
+// openAnswers lets answers have fields that the document does not list: a later gateway adds some, and clients that were generated from
+// this document must not break. What requests may have stays closed.
+func (g *Gateway) openAnswers(schemas map[string]*huma.Schema) {
+	asked := make(map[*huma.Schema]bool)
+	for _, item := range g.api.OpenAPI().Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
+			if op == nil || op.RequestBody == nil {
+				continue
+			}
+			for _, media := range op.RequestBody.Content {
+				reach(media.Schema, schemas, asked)
+			}
+		}
+	}
+	for _, s := range schemas {
+		if !asked[s] {
+			s.AdditionalProperties = nil
+		}
+	}
+}
+
+// reach notes the schema and those that it refers to.
+func reach(s *huma.Schema, named map[string]*huma.Schema, seen map[*huma.Schema]bool) {
+	if s == nil || seen[s] {
+		return
+	}
+	seen[s] = true
+	if name, ok := strings.CutPrefix(s.Ref, schemaPrefix); ok {
+		reach(named[name], named, seen)
+	}
+	reach(s.Items, named, seen)
+	for _, of := range s.Properties {
+		reach(of, named, seen)
+	}
+	for _, of := range slices.Concat(s.OneOf, s.AnyOf, s.AllOf) {
+		reach(of, named, seen)
+	}
 }
 
 // fixed serves what does not change while the process lives.

@@ -83,6 +83,11 @@ func TestOpenAPI(t *testing.T) {
 	refs(t, document, document)
 
 	api := d.gateway.api.OpenAPI()
+	for name, closed := range map[string]bool{"JobRequest": true, "BatchRequest": true, "StoredJob": false, "JobStatus": false, "Problem": false} {
+		if extra := api.Components.Schemas.Map()[name].AdditionalProperties; (extra == false) != closed {
+			t.Errorf("%s: additionalProperties is %v", name, extra)
+		}
+	}
 	ids := make(map[string]bool)
 	for _, r := range d.gateway.Routes() {
 		if r.Path == "/{$}" || r.Path == "/openapi.json" {
