@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/bellhop-dev/bellhop/gateway/guard"
 	"github.com/bellhop-dev/bellhop/gateway/keys"
 	"github.com/bellhop-dev/bellhop/internal/problem"
 	"github.com/bellhop-dev/bellhop/internal/redistest"
@@ -400,4 +402,65 @@ func TestTasks(t *testing.T) {
 	}
 	want[StoredJob](t, d.call("POST", "/v1/jobs", keys.Enqueue, `{"task":"test:late","payload":{"name":"x"}}`), 201)
 	want[Task](t, d.call("GET", "/v1/tasks/test:late", keys.Read, nil), 200)
+}
+
+// A wait is longer than the server's time-outs, for reading and for writing.
+func TestWaitOutlastsTheServersTimeouts(t *testing.T) {
+	t.Parallel()
+	d := setup(t, func(_ *Config, deps *Deps) {
+		var err error
+		deps.Guard, err = guard.New(guard.Config{ReadTimeout: 200 * time.Millisecond, WriteTimeout: 200 * time.Millisecond, ReadHeaderTimeout: 100 * time.Millisecond},
+			guard.Deps{Redis: deps.Redis, Keys: keys.NewStore(deps.Redis, keys.Config{}), Log: deps.Logger})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	stored := want[StoredJob](t, d.call("POST", "/v1/jobs", keys.Enqueue, greetAda), 201)
+	began := time.Now()
+	status := want[JobStatus](t, d.call("GET", "/v1/jobs/"+stored.ID+"?wait=700ms", keys.Read, nil), 200)
+	if status.State != "pending" || time.Since(began) < 700*time.Millisecond {
+		t.Errorf("after %v: %+v", time.Since(began), status)
+	}
+	again := want[JobStatus](t, d.call("GET", "/v1/jobs/"+stored.ID, keys.Read, nil), 200) // on the same connection
+	if again.State != "pending" {
+		t.Errorf("again: %+v", again)
+	}
+}
+
+// The client of a wait goes away: nothing of it stays behind.
+func TestWaitEndsWithItsClient(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	stored := want[StoredJob](t, d.call("POST", "/v1/jobs", keys.Enqueue, greetAda), 201)
+	ctx, leave := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+	go func() {
+		_, err := d.try(ctx, "GET", "/v1/jobs/"+stored.ID+"?wait=50s", keys.Read, nil)
+		gone <- err
+	}()
+	awaited := func(n int64) func() bool {
+		return func() bool {
+			got, err := d.rdb.HLen(t.Context(), "bellhop:{greetings}:awaited").Result()
+			return err == nil && got == n
+		}
+	}
+	eventually(t, "somebody awaits the job", awaited(1))
+	leave()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	eventually(t, "nobody awaits the job", awaited(0))
+}
+
+// Results are told as what they are.
+func TestResultsOfEveryKind(t *testing.T) {
+	t.Parallel()
+	for text, wanted := range map[string]string{
+		"": `null`, `{"n":12345678901234567890}`: `{"n":12345678901234567890}`, "plain words": `"plain words"`, "\xff\xfe": `"//4="`, `"\ud800"`: `"\ud800"`,
+	} {
+		got, err := json.Marshal(resultOf([]byte(text)))
+		if err != nil || string(got) != wanted {
+			t.Errorf("%q is told as %s, want %s (%v)", text, got, wanted, err)
+		}
+	}
 }
