@@ -74,8 +74,11 @@ type compiled struct {
 	names    []string // the tasks that were known then, if there is a fault
 }
 
-// NewRules reads the files and the store. The error joins a [Fault] for everything that is wrong with code and files, or tells
-// that Redis doesn't answer. A nil logger is slog.Default().
+// ErrStoreAway says that nothing is wrong with the triggers, but Redis doesn't answer.
+var ErrStoreAway = errors.New("the store of triggers can't be read")
+
+// NewRules reads the files and the store. The error joins a [Fault] for everything that is wrong with code and files, or is an
+// [ErrStoreAway]. A nil logger is slog.Default().
 func NewRules(ctx context.Context, from Sources, tasks Tasks, cfg Config, log *slog.Logger) (*Rules, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure triggers: %w", err)
@@ -101,11 +104,12 @@ func NewRules(ctx context.Context, from Sources, tasks Tasks, cfg Config, log *s
 	}
 	r.files = fileState{seen: signatureOf(texts), loaded: time.Now().UTC()}
 	if r.from.Store != nil {
-		if r.stored, err = r.from.Store.snapshot(ctx); err != nil {
-			return nil, err
+		r.stored, err = r.from.Store.snapshot(ctx)
+		if err == nil {
+			err = r.seeOthers(ctx)
 		}
-		if err := r.seeOthers(ctx); err != nil {
-			return nil, err
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrStoreAway, err)
 		}
 	}
 	r.mu.Lock()

@@ -341,6 +341,12 @@ func TestNewRulesTellsEveryFault(t *testing.T) {
 	if _, err := NewRules(t.Context(), Sources{}, knownTasks(), Config{CostLimit: 1}, nil); err == nil {
 		t.Error("a bad configuration was taken")
 	}
+	gone := redistest.Start(t)
+	away := newStore(t, gone.Client(), Config{})
+	gone.Kill()
+	if _, err := NewRules(t.Context(), Sources{Store: away}, knownTasks(), Config{}, nil); !errors.Is(err, ErrStoreAway) {
+		t.Errorf("a Redis that is away gave %v", err)
+	}
 	s := newStore(t, redistest.Embedded(t), Config{Group: "one"})
 	if _, err := NewRules(t.Context(), Sources{Store: s}, knownTasks(), Config{}, nil); err == nil || !strings.Contains(err.Error(), `group "one"`) {
 		t.Errorf("a store of another group gave %v", err)
