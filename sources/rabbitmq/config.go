@@ -257,24 +257,3 @@ func (c TLS) config(host string) (*tls.Config, error) {
 	}
 	return config, nil
 }
-
-// Configs are the queues that one process takes events from.
-type Configs []Config
-
-// Validate reports every fault of all of them at once, and names that two of them have.
-func (c Configs) Validate() error {
-	var faults []error
-	seen := make(map[string]int, len(c))
-	for i, cfg := range c {
-		for _, fault := range unjoin(cfg.Validate()) {
-			faults = append(faults, fmt.Errorf("[%d].%w", i, fault))
-		}
-		name := cfg.WithDefaults().Name
-		if first, there := seen[name]; there && name != "" {
-			faults = append(faults, fmt.Errorf("[%d].name: %q is the name of [%d] too; logs could not tell them apart", i, name, first))
-			continue
-		}
-		seen[name] = i
-	}
-	return errors.Join(faults...)
-}

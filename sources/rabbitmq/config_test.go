@@ -72,16 +72,3 @@ func TestConfigTellsNoPassword(t *testing.T) {
 		t.Errorf("a log tells the password: %s", text)
 	}
 }
-
-func TestConfigsAreToldApart(t *testing.T) {
-	t.Parallel()
-	err := Configs{{Queue: "a"}, {Queue: "b", Prefetch: -1}, {Queue: "c", Name: "a"}, {}}.Validate()
-	for _, part := range []string{"[1].prefetch:", `[2].name: "a" is the name of [0] too`, "[3].queue:"} {
-		if err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("%q is not in:\n%v", part, err)
-		}
-	}
-	if err := (Configs{{Queue: "a"}, {Queue: "b"}}).Validate(); err != nil {
-		t.Error(err)
-	}
-}
