@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/redis/go-redis/v9"
 
@@ -29,9 +32,9 @@ type wired struct {
 	key      string // an API key of all scopes
 }
 
-// serve wires what a worker process runs and runs it. rules are added to those of the configured files; ready is told when all is
+// serve wires what a worker process runs and runs it. inCode are triggers beside those of the configured files and of the store; ready is told when all is
 // wired.
-func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready func(wired)) error {
+func (p *process) serve(ctx context.Context, inCode []triggers.Trigger, ready func(wired)) error {
 	rdb, err := redisconn.Open(p.cfg.Redis)
 	if err != nil {
 		return cli.UsageError{Err: err}
@@ -59,12 +62,13 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 	if err := catalog.Refresh(ctx); err != nil {
 		return stoppedOr(ctx, err)
 	}
-	feed, names, err := p.triggers(rdb, stream, catalog, rules)
+	rules, feed, err := p.triggers(ctx, rdb, stream, catalog, inCode)
 	if err != nil {
 		return err
 	}
-	if feed != nil {
-		w.Feed("triggers", feed)
+	w.Feed("triggers", feed)
+	names := active(rules)
+	if len(names) > 0 {
 		p.log.Info("triggers active", "triggers", names)
 	}
 
@@ -74,6 +78,7 @@ func (p *process) serve(ctx context.Context, rules []triggers.Trigger, ready fun
 		group.Add("redis watch", watch.Run)
 	}
 	group.Add("run", w.Run)
+	group.Add("reload", reloadOnHangup(rules))
 	group.Add("catalog", catalog.Run)
 	var now wired
 	now.triggers = names
@@ -130,30 +135,51 @@ func definitions(routes []job.Route) []job.Definition {
 	return list
 }
 
-// triggers compiles the rules and binds them to the stream of events, and tells the names of those that fire; without rules
-// there is nothing to run.
-func (p *process) triggers(rdb redis.UniversalClient, stream *events.Client, tasks triggers.Tasks, rules []triggers.Trigger) (*triggers.Feed, []string, error) {
-	fromFiles, err := triggers.Load(p.cfg.Triggers.Files...)
+// triggers binds the rules to the stream of events. They are followed as their files and the store change; SIGHUP has the files read
+// again at once.
+func (p *process) triggers(ctx context.Context, rdb redis.UniversalClient, stream *events.Client, tasks triggers.Tasks, inCode []triggers.Trigger) (*triggers.Rules, *triggers.Feed, error) {
+	store, err := triggers.NewStore(rdb, tasks, p.cfg.Triggers.Config)
 	if err != nil {
 		return nil, nil, cli.UsageError{Err: err}
 	}
-	rules = append(fromFiles, rules...)
-	if len(rules) == 0 {
-		return nil, nil, nil
-	}
-	set, err := triggers.Compile(rules, tasks, p.cfg.Triggers.Config)
-	if err != nil {
+	rules, err := triggers.NewRules(ctx, triggers.Sources{Code: inCode, Files: p.cfg.Triggers.Files, Store: store}, tasks, p.cfg.Triggers.Config, p.log)
+	switch {
+	case errors.Is(err, triggers.ErrStoreAway):
+		return nil, nil, stoppedOr(ctx, err)
+	case err != nil:
 		return nil, nil, cli.UsageError{Err: err}
 	}
-	for _, warning := range set.Warnings() {
+	for _, warning := range rules.Set().Warnings() {
 		p.log.Warn("trigger", "warning", warning)
 	}
-	names := make([]string, 0, len(rules))
-	for _, r := range rules {
-		if !r.Disabled {
-			names = append(names, r.Name)
+	feed, err := triggers.NewLiveFeed(rules, stream, p.jobs(rdb), p.log)
+	return rules, feed, err
+}
+
+// active are the names of the triggers that fire.
+func active(rules *triggers.Rules) []string {
+	var names []string
+	for _, t := range rules.Set().Triggers() {
+		if !t.Disabled {
+			names = append(names, t.Name)
 		}
 	}
-	feed, err := triggers.NewFeed(set, stream, p.jobs(rdb), p.log)
-	return feed, names, err
+	return names
+}
+
+// reloadOnHangup has the files of triggers read again on SIGHUP.
+func reloadOnHangup(rules *triggers.Rules) func(context.Context) error {
+	return func(ctx context.Context) error {
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-hangups:
+				rules.Reload()
+			}
+		}
+	}
 }

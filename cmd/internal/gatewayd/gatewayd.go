@@ -20,6 +20,7 @@ import (
 	"github.com/bellhop-dev/bellhop/job"
 	"github.com/bellhop-dev/bellhop/sources/webhook"
 	"github.com/bellhop-dev/bellhop/telemetry"
+	"github.com/bellhop-dev/bellhop/triggers"
 )
 
 // Gateway is the gateway with its addresses, which it listens on already.
@@ -47,6 +48,10 @@ func New(ctx context.Context, cfg config.Config, rdb redis.UniversalClient, cata
 	if err != nil {
 		return nil, cli.UsageError{Err: err}
 	}
+	rules, err := triggers.NewStore(rdb, catalog, cfg.Triggers.Config)
+	if err != nil {
+		return nil, cli.UsageError{Err: err}
+	}
 	g, err := gateway.New(cfg.Gateway, gateway.Deps{
 		Redis:     rdb,
 		Jobs:      job.NewClient(rdb, job.Durable(cfg.Durable.Replicas, cfg.Durable.Within)),
@@ -54,6 +59,7 @@ func New(ctx context.Context, cfg config.Config, rdb redis.UniversalClient, cata
 		Fleet:     fleet.New(rdb),
 		Catalog:   catalog,
 		Guard:     guarded,
+		Triggers:  rules,
 		Hooks:     hooks,
 		Publisher: publisher,
 		Streams:   served,
