@@ -132,7 +132,7 @@ func TestFaultyTriggersAreRefused(t *testing.T) {
 	}{
 		{`{"on":"com.acme.visit`, 400, []string{"#"}},
 		{`[]`, 422, []string{"#"}},
-		{`{"on":"a","run":"test:greet","wehn":"true"}`, 422, []string{`#/wehn unknown key "wehn", did you mean "when"?`}},
+		{`{"on":"a","run":"test:greet","whenn":"true"}`, 422, []string{`#/whenn unknown key "whenn", did you mean "when"?`}},
 		{`{"name":"b","on":"a","run":"test:greet"}`, 422, []string{`#/name it must be "a"`}},
 		{
 			`{"on":"**.a","when":"event.tpye == 1","run":"test:great","timeout":"-1s"}`, 422,

@@ -60,7 +60,7 @@ triggers:
 func TestTriggerJSONFaults(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string][]string{
-		`{"name":"a","on":"b","run":"c","wehn":"true"}`:            {`/wehn unknown key "wehn", did you mean "when"?`},
+		`{"name":"a","on":"b","run":"c","whenn":"true"}`:           {`/whenn unknown key "whenn", did you mean "when"?`},
 		`{"name":"a","on":"b","run":"c","a/b~.c":1}`:               {`/a~1b~0.c unknown key`},
 		`{"name":1,"on":["x"],"run":null,"when":""}`:               {`/on must be text`, `/run must be text`, `/when is empty`},
 		`{"name":"a","in":10,"timeout":"0s","unique":"soon"}`:      {`/in "10" is no duration`, `/timeout is 0`, `/unique "soon" is no duration`},

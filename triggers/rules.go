@@ -313,9 +313,6 @@ func (r *Rules) tellLeftOut(now map[string]string) {
 	r.leftOut = now
 }
 
-// maxTold is how many names a log line lists.
-const maxTold = 20
-
 // tellChanges logs what became of the rules.
 func (r *Rules) tellChanges(why string, before, after *Set) {
 	var added, changed, removed []string
