@@ -41,12 +41,12 @@ func invalid(faults []error) error {
 	if len(faults) == 0 {
 		return nil
 	}
-	return faultList(faults)
+	return faultErrors(faults)
 }
 
 // Faults returns each fault that an [ErrInvalid] reports, as "attribute: what is wrong"; nil for any other error.
 func Faults(err error) []string {
-	list, ok := errors.AsType[faultList](err)
+	list, ok := errors.AsType[faultErrors](err)
 	switch {
 	case !errors.Is(err, ErrInvalid):
 		return nil
@@ -60,12 +60,12 @@ func Faults(err error) []string {
 	return faults
 }
 
-// faultList is the faults of one event.
-type faultList []error
+// faultErrors are the faults of one event.
+type faultErrors []error
 
-func (l faultList) Error() string { return ErrInvalid.Error() + ": " + errors.Join(l...).Error() }
+func (l faultErrors) Error() string { return ErrInvalid.Error() + ": " + errors.Join(l...).Error() }
 
-func (l faultList) Unwrap() []error { return append([]error{ErrInvalid}, l...) }
+func (l faultErrors) Unwrap() []error { return append([]error{ErrInvalid}, l...) }
 
 func (e *Event) attributeFaults() []error {
 	var f []error
