@@ -57,14 +57,14 @@ func TestHooksSurviveRestarts(t *testing.T) {
 	p.tell("the gateway was stopped and started")
 
 	p.awaitAccepted(45)
-	p.mark()
 	p.redis.Kill()
+	p.mark()
 	p.redis.Restart()
 	p.tell("Redis was killed and started")
 
 	p.awaitAccepted(60)
-	p.mark()
 	second.signal(syscall.SIGKILL)
+	p.mark()
 	third := p.worker("third")
 	p.tell("a worker was killed, another one has started")
 
