@@ -56,8 +56,8 @@ func checkContentType(given string, accepts *huma.RequestBody) *problem.Problem 
 	media, _, err := mime.ParseMediaType(given)
 	_, jsonListed := accepts.Content["application/json"]
 	_, listed := accepts.Content[media]
-	_, any := accepts.Content["*/*"]
-	if given == "" || any || err == nil && (listed || jsonListed && strings.HasSuffix(media, "+json")) {
+	_, anything := accepts.Content["*/*"]
+	if given == "" || anything || err == nil && (listed || jsonListed && strings.HasSuffix(media, "+json")) {
 		return nil
 	}
 	return problem.Of(http.StatusUnsupportedMediaType,

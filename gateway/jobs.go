@@ -163,8 +163,8 @@ func (e *enqueuing) read(ctx context.Context, data []byte, at, seed string, find
 
 // statusOf tells what can't be read from what does not fit.
 func statusOf(data []byte) int {
-	var any any
-	if unmarshal(data, &any) != nil {
+	var value any
+	if unmarshal(data, &value) != nil {
 		return http.StatusBadRequest
 	}
 	return http.StatusUnprocessableEntity

@@ -168,7 +168,7 @@ func (d *door) try(ctx context.Context, method, path string, scope keys.Scope, b
 	if err != nil {
 		return answer{}, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read
+	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	return answer{d.t, resp.StatusCode, resp.Header, text}, err
 }
@@ -193,7 +193,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %v", what, limit)
 		}
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 	}
 }
 

@@ -4,6 +4,7 @@ package problem
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -18,6 +19,8 @@ const ContentType = "application/problem+json"
 const typePrefix = "urn:bellhop:problem:"
 
 // Problem tells a client what went wrong and what to do. Never put into it what a client sent as a secret.
+//
+//nolint:errname // RFC 9457's word
 type Problem struct {
 	// Type is a URN of bellhop's that a program can branch on, "about:blank" if the status says it all.
 	Type string `json:"type" format:"uri" example:"urn:bellhop:problem:unknown-task" doc:"What kind of problem it is, for programs."`
@@ -35,6 +38,8 @@ type Problem struct {
 }
 
 // Fault is one thing wrong, with its place: a JSON pointer into the body, or the name of a parameter or header.
+//
+//nolint:errname // a part of a Problem
 type Fault struct {
 	Pointer   string `json:"pointer,omitempty" example:"#/payload/url" doc:"JSON pointer into the request's body, as a URI fragment."`
 	Parameter string `json:"parameter,omitempty" doc:"Name of a parameter of the path or query."`
@@ -93,9 +98,7 @@ func (p *Problem) ContentType(string) string { return ContentType }
 
 // Write answers with the problem.
 func Write(w http.ResponseWriter, p *Problem) {
-	for name, values := range p.GetHeaders() {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), p.GetHeaders())
 	w.Header().Set("Content-Type", ContentType)
 	w.WriteHeader(p.Status)
 	enc := json.NewEncoder(w)
