@@ -117,9 +117,10 @@ func (c *Client) ForgetFired(ctx context.Context, before time.Time) error {
 
 func resultOf(e queue.Entry, s queue.Stored) Result {
 	switch {
+	case s.Err == nil:
 	case errors.Is(s.Err, queue.ErrIDTaken), errors.Is(s.Err, queue.ErrNotUnique), errors.Is(s.Err, queue.ErrHasFired):
 		return Result{Err: &DuplicateError{ID: s.Holder, Reason: s.Err}}
-	case s.Err != nil:
+	default:
 		return Result{Err: fmt.Errorf("enqueue %s: %w", e.Message.Type, s.Err)}
 	}
 	info := &Info{ID: e.Message.ID, Task: e.Message.Type, Queue: e.Message.Queue, State: s.State}

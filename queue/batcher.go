@@ -3,18 +3,23 @@ package queue
 import "sync"
 
 // batcher is a group commit: one batch is under way, and what comes meanwhile goes together into the next. Alone, an item is
-// written at once; under load the batches grow by themselves. Items are written in the order in which they came.
+// written at once; under load the batches grow by themselves. Items are written in the order in which they came, unless two batches may be
+// under way.
 //
 // Its memory is bounded by its callers, each of whom waits for its own answer.
 type batcher[T any] struct {
 	maxItems int
 	maxBytes int
 	bytes    func(T) int
-	write    func(batch []T)
+	write    func(writer int, batch []T)
+
+	// second, if not zero, is how many items must wait for a second batch to go off while the first is under way. So the server is busy
+	// while the callers of the first go on.
+	second int
 
 	mu      sync.Mutex
 	waiting []T
-	busy    bool
+	busy    [2]bool // writers
 }
 
 // push hands items over. It does not wait.
@@ -25,24 +30,37 @@ func (b *batcher[T]) push(items ...T) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting = append(b.waiting, items...)
-	if !b.busy {
-		b.busy = true
-		go b.run()
+	if writer := b.freeWriter(); writer >= 0 {
+		b.busy[writer] = true
+		go b.run(writer)
 	}
+}
+
+// freeWriter is who may take what waits; -1 is nobody.
+func (b *batcher[T]) freeWriter() int {
+	switch {
+	case !b.busy[0] && !b.busy[1]:
+		return 0
+	case b.second == 0 || b.busy[0] && b.busy[1] || len(b.waiting) < b.second:
+		return -1
+	case b.busy[0]:
+		return 1
+	}
+	return 0
 }
 
 // run writes batches until nobody waits.
-func (b *batcher[T]) run() {
-	for batch := b.next(); batch != nil; batch = b.next() {
-		b.write(batch)
+func (b *batcher[T]) run(writer int) {
+	for batch := b.next(writer); batch != nil; batch = b.next(writer) {
+		b.write(writer, batch)
 	}
 }
 
-func (b *batcher[T]) next() []T {
+func (b *batcher[T]) next(writer int) []T {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.waiting) == 0 {
-		b.busy = false
+		b.busy[writer] = false
 		b.waiting = nil
 		return nil
 	}

@@ -86,7 +86,7 @@ func (c *Client) Enqueue(ctx context.Context, entries []Entry) []Stored {
 			continue
 		}
 		for some := range slices.Chunk(indices, pushAtOnce) {
-			c.outbox(queue).push(pack(ctx, entries, some, parcels, answers)...)
+			c.outbox(line{queue, true}).push(pack(ctx, entries, some, parcels, answers)...)
 		}
 	}
 	for i, p := range parcels {
@@ -123,7 +123,7 @@ func (c *Client) enqueueOne(ctx context.Context, e Entry) Stored {
 	if err != nil {
 		return Stored{Err: err}
 	}
-	c.outbox(e.Message.Queue).push(p)
+	c.outbox(line{e.Message.Queue, false}).push(p)
 	return p.wait(ctx)
 }
 

@@ -31,27 +31,48 @@ const pipelined = 4
 // sendTime bounds one round trip of jobs whose callers may have gone: go-redis tries again within it.
 const sendTime = 30 * time.Second
 
+// secondFrom is how many single jobs must wait for a second round trip to go off beside the first.
+const secondFrom = 32
+
+// line names an outbox. Jobs that come one a call, whose callers wait for each, have no order among them and share two round trips; those
+// of a call of many keep theirs.
+type line struct {
+	queue   string
+	ordered bool
+}
+
 // outbox gathers the jobs that this process stores in one queue.
 type outbox struct {
 	batcher[*parcel]
-	client  *Client
-	queue   string
-	request int64 // touched by the batcher alone
+	client   *Client
+	line     line
+	requests [2]int64 // of each writer, touched by it alone
 }
 
-func (c *Client) outbox(queue string) *outbox {
-	if o, ok := c.outboxes.Load(queue); ok {
+func (c *Client) outbox(to line) *outbox {
+	if o, ok := c.outboxes.Load(to); ok {
 		return o.(*outbox)
 	}
-	o := &outbox{client: c, queue: queue}
+	o := &outbox{client: c, line: to}
 	o.batcher = batcher[*parcel]{
 		maxItems: pipelined * maxCallJobs,
 		maxBytes: pipelined * maxCallBytes,
 		bytes:    func(p *parcel) int { return len(p.msg) },
 		write:    o.send,
 	}
-	first, _ := c.outboxes.LoadOrStore(queue, o)
+	if !to.ordered {
+		o.second = secondFrom
+	}
+	first, _ := c.outboxes.LoadOrStore(to, o)
 	return first.(*outbox)
+}
+
+// sender names whose requests follow each other by number: those of one place in the round trips of one writer.
+func (o *outbox) sender(writer, place int) string {
+	if o.line.ordered {
+		writer = 2
+	}
+	return o.client.session + ":" + strconv.Itoa(writer*pipelined+place)
 }
 
 // parcel is one entry on its way.
@@ -113,7 +134,7 @@ func (p *parcel) wait(ctx context.Context) Stored {
 }
 
 // send stores a batch in one round trip.
-func (o *outbox) send(batch []*parcel) {
+func (o *outbox) send(writer int, batch []*parcel) {
 	// The callers' contexts differ; each waits under its own. One that ends must not take the others' jobs along.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), sendTime)
 	defer cancel()
@@ -123,7 +144,7 @@ func (o *outbox) send(batch []*parcel) {
 		var load []*parcel
 		load, batch = o.load(batch)
 		if len(load) > 0 {
-			calls = append(calls, o.call(len(calls), load))
+			calls = append(calls, o.call(writer, len(calls), load))
 			loads = append(loads, load)
 		}
 	}
@@ -171,18 +192,19 @@ func (o *outbox) load(batch []*parcel) (load, rest []*parcel) {
 	return load, batch
 }
 
-func (o *outbox) call(n int, load []*parcel) *call {
-	o.request++
+func (o *outbox) call(writer, place int, load []*parcel) *call {
+	o.requests[writer]++
+	queue := o.line.queue
 	args := make([]any, 0, 3+3*len(load))
-	args = append(args, wire.JobPrefix(o.queue), wire.GroupKey(o.queue, ""), o.request)
+	args = append(args, wire.JobPrefix(queue), wire.GroupKey(queue, ""), o.requests[writer])
 	for _, p := range load {
 		args = append(args, p.args...)
 	}
 	return &call{
 		script: enqueueScript,
 		keys: []string{
-			wire.PendingKey(o.queue), wire.ScheduledKey(o.queue), wire.AllGroups(o.queue), wire.FiredKey(o.queue),
-			wire.DueKey(o.queue), wire.AlarmKey(o.queue), wire.SentKey(o.queue, o.client.session+":"+strconv.Itoa(n)),
+			wire.PendingKey(queue), wire.ScheduledKey(queue), wire.AllGroups(queue), wire.FiredKey(queue),
+			wire.DueKey(queue), wire.AlarmKey(queue), wire.SentKey(queue, o.sender(writer, place)),
 		},
 		args: args,
 	}
@@ -196,14 +218,14 @@ func (o *outbox) answer(call *call, load []*parcel) {
 	}
 	for n, p := range load {
 		if err != nil {
-			p.answer = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.queue, err)}
+			p.answer = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.line.queue, err)}
 		} else {
 			p.answer = Stored{State: Pending}
 			if !plain {
 				p.answer = stored(reply[2*n], reply[2*n+1])
 			}
 			if p.answer.Err == nil && call.unconfirmed != nil {
-				p.answer.Err = fmt.Errorf("enqueue to %q: %w", o.queue, call.unconfirmed)
+				p.answer.Err = fmt.Errorf("enqueue to %q: %w", o.line.queue, call.unconfirmed)
 			}
 		}
 		close(p.done)

@@ -27,7 +27,7 @@ type Client struct {
 	// session makes this client's requests differ from those of every other one.
 	session string
 
-	outboxes sync.Map // queue name -> *outbox
+	outboxes sync.Map // line -> *outbox
 
 	// plain is set once the server turned out not to know the first line of our scripts.
 	plain atomic.Bool

@@ -94,7 +94,7 @@ func (w *Worker) newLane(queue, session string) *lane {
 		maxItems: MaxBatch,
 		maxBytes: maxCallBytes,
 		bytes:    func(e *ending) int { return e.end.bytes() },
-		write:    func(batch []*ending) { w.commit(l, batch) },
+		write:    func(_ int, batch []*ending) { w.commit(l, batch) },
 	}
 	return l
 }
