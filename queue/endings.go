@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -10,18 +11,34 @@ import (
 
 // ending is an end on its way.
 type ending struct {
-	ctx  context.Context //nolint:containedctx // its caller's: the values of the first one go with the batch
-	end  End
-	err  error
+	ctx      context.Context //nolint:containedctx // its caller's: the values of the first one go with the batch
+	end      End
+	err      error
+	answered atomic.Bool // err is set
+	of       *finishing
+}
+
+// finishing is one call of Finish.
+type finishing struct {
+	left atomic.Int64 // ends without an answer
 	done chan struct{}
+}
+
+func (e *ending) answer() {
+	e.answered.Store(true)
+	if e.of.left.Add(-1) == 0 {
+		close(e.of.done)
+	}
 }
 
 // Finish ends attempts and answers for each in its place, after Redis has: nil, ErrNotOwner, or why it can't be known. The
 // write outlives ctx, which bounds the wait alone: what a handler did must be told to Redis. Redis out of reach is asked again for as
 // long as the lease lasts.
 func (w *Worker) Finish(ctx context.Context, ends ...End) []error {
+	all := make([]ending, len(ends))
 	sent := make([]*ending, len(ends))
 	errs := make([]error, len(ends))
+	call := &finishing{done: make(chan struct{})}
 	byLane := make(map[*lane][]*ending, 1)
 	for i, end := range ends {
 		l, err := w.lane(end.job.Queue)
@@ -29,21 +46,28 @@ func (w *Worker) Finish(ctx context.Context, ends ...End) []error {
 			errs[i] = err
 			continue
 		}
-		sent[i] = &ending{ctx: ctx, end: end, done: make(chan struct{})}
+		sent[i] = &all[i]
+		sent[i].ctx, sent[i].end, sent[i].of = ctx, end, call
 		byLane[l] = append(byLane[l], sent[i])
+		call.left.Add(1)
+	}
+	if len(byLane) == 0 {
+		return errs
 	}
 	for l, some := range byLane {
 		newestFirst(some) // over several calls too
 		l.ending.push(some...)
 	}
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+	}
 	for i, e := range sent {
-		if e == nil {
-			continue
-		}
-		select {
-		case <-e.done:
+		switch {
+		case e == nil:
+		case e.answered.Load():
 			errs[i] = e.err
-		case <-ctx.Done():
+		default:
 			errs[i] = fmt.Errorf("end job %s: not known yet: %w", e.end.job.ID, ctx.Err())
 		}
 	}
@@ -59,7 +83,7 @@ func (w *Worker) commit(l *lane, batch []*ending) {
 			l.release(e.end.job)
 			w.suspicion.lift(e.end.job)
 		}
-		close(e.done)
+		e.answer()
 	}
 }
 

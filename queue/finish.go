@@ -228,10 +228,12 @@ func split(ends []*ending) (plain, others []*ending) {
 	return plain, others
 }
 
-// newestFirst sorts by attempt. The newest stands at the head of the active list; and what is handed back last comes to stand at
-// the very head of pending, where it came from.
+// newestFirst sorts by attempt if something is handed back: what is handed back last comes to stand at the very head of pending,
+// where it came from. Nothing else depends on the order.
 func newestFirst(ends []*ending) {
-	slices.SortStableFunc(ends, func(a, b *ending) int { return cmp.Compare(b.end.job.Attempt, a.end.job.Attempt) })
+	if slices.ContainsFunc(ends, func(e *ending) bool { return e.end.what == endBack }) {
+		slices.SortStableFunc(ends, func(a, b *ending) int { return cmp.Compare(b.end.job.Attempt, a.end.job.Attempt) })
+	}
 }
 
 func finishKeys(queue string) []string {

@@ -22,7 +22,7 @@
 -- ARGV[3]  request: new for each request, the same when it is sent again
 -- ARGV[4]  lease in seconds
 -- ARGV[5]  how many jobs are simply done and hold no lock, as most are; then two for each of them: id, attempt
--- then for each other job, the highest attempt first: what, id, attempt, its unique lock ("" = none), and
+-- then for each other job, those to be handed back with the highest attempt first: what, id, attempt, its unique lock ("" = none), and
 --   done:     nothing more                      the job is deleted
 --   told:     result                            the same; the result goes to those who await the job, nowhere else
 --   complete: message, retention (s), result    kept until the retention is over
