@@ -9,7 +9,7 @@ import (
 )
 
 // ErrNotReplicated says that the event is stored, but not on as many replicas as Config.Replicas asks for: a failover may lose it.
-// Publish it again with the same source and id: it is stored, or a duplicate.
+// Publish it again with the same source and id: a duplicate asks the replicas too.
 var ErrNotReplicated = errors.New("stored, but not confirmed by enough replicas")
 
 // runPublish runs the script, and asks the replicas if it is told to. unconfirmed tells that too few of them have what was stored.

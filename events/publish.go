@@ -145,9 +145,9 @@ func dedupeHash(source, id string) string {
 // storeChunk stores items in one call and writes their answers.
 func (c *Client) storeChunk(ctx context.Context, items []*publishing) {
 	keys := make([]string, 0, 1+len(items))
-	args := make([]any, 0, 2+2*len(items))
+	args := make([]any, 0, 3+2*len(items))
 	keys = append(keys, c.keys.stream)
-	args = append(args, c.cfg.DedupeWindow.Milliseconds(), c.cfg.MaxEvents)
+	args = append(args, c.cfg.DedupeWindow.Milliseconds(), c.cfg.MaxEvents, boolToInt(c.cfg.Replicas > 0))
 	for _, it := range items {
 		keys = append(keys, it.seenKey)
 		args = append(args, it.token, it.json)
@@ -162,7 +162,7 @@ func (c *Client) storeChunk(ctx context.Context, items []*publishing) {
 			continue
 		}
 		it.answer = published(answers[i])
-		if p := &it.answer; p.Err == nil && !p.Duplicate {
+		if p := &it.answer; p.Err == nil {
 			p.Err = unconfirmed
 		}
 	}
