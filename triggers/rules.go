@@ -329,20 +329,12 @@ func (r *Rules) tellChanges(why string, before, after *Set) {
 			removed = append(removed, rule.Name)
 		}
 	}
-	told := []any{"from", why, "triggers", len(after.Active())}
-	for _, list := range []struct {
-		key   string
-		names []string
-	}{{"added", added}, {"changed", changed}, {"removed", removed}} {
-		if len(list.names) > 0 {
-			told = append(told, list.key, listed(list.names))
-		}
-	}
-	if len(told) == 4 {
-		r.log.Info("triggers: read again, the rules are the same", told...)
+	if len(added)+len(changed)+len(removed) == 0 {
+		r.log.Info("triggers: read again, the rules are the same", "from", why, "triggers", len(after.Active()))
 		return
 	}
-	r.log.Info("triggers: the rules have changed", told...)
+	r.log.Info("triggers: the rules have changed", "from", why, "triggers", len(after.Active()),
+		"added", listed(added), "changed", listed(changed), "removed", listed(removed))
 }
 
 // openGate decides whether events are to be taken. A process without rules of its own must not take those of a process that has

@@ -67,24 +67,26 @@ func (e *enqueuer) printDeadMatches(ctx context.Context) error {
 	return out.Flush()
 }
 
-// replayDeadMatch runs the trigger, as the configured files have it now, on the kept event again.
+// replayDeadMatch runs the trigger, as the configured files and the store have it now, on the kept event again.
 func (e *enqueuer) replayDeadMatch(ctx context.Context) error {
-	rules, err := triggers.Load(e.cfg.Triggers.Files...)
-	if err != nil {
-		return cli.UsageError{Err: err}
-	}
-	if len(rules) == 0 {
-		return cli.Usagef("a replay needs the triggers as they are now: name their file with --triggers, or in the configuration")
-	}
 	catalog := fleet.NewCatalog(e.fleet, nil)
 	if err := catalog.Refresh(ctx); err != nil {
 		return err
 	}
-	set, err := triggers.Compile(rules, catalog, e.cfg.Triggers.Config)
+	store, err := triggers.NewStore(e.rdb, catalog, e.cfg.Triggers.Config)
 	if err != nil {
 		return cli.UsageError{Err: err}
 	}
-	runner := triggers.NewRunner(set, triggers.Deps{Jobs: e.jobs, Dead: e.events, Fired: e.jobs})
+	rules, err := triggers.NewRules(ctx, triggers.Sources{Files: e.cfg.Triggers.Files, Store: store}, catalog, e.cfg.Triggers.Config, nil)
+	switch {
+	case errors.Is(err, triggers.ErrStoreAway):
+		return err
+	case err != nil:
+		return cli.UsageError{Err: err}
+	case len(rules.Set().Triggers()) == 0:
+		return cli.Usagef("a replay needs the triggers as they are now: name their file with --triggers, or in the configuration")
+	}
+	runner := triggers.NewRunner(rules.Set(), triggers.Deps{Jobs: e.jobs, Dead: e.events, Fired: e.jobs})
 	replayed, err := runner.Replay(ctx, e.replay)
 	switch {
 	case errors.Is(err, events.ErrNotFound):

@@ -227,7 +227,7 @@ func (l *limiter) mayAsk(now time.Time) bool {
 
 func (l *limiter) lost(ctx context.Context, err error) {
 	if l.away.Swap(time.Now().Add(awayFor).UnixNano()) == 0 {
-		l.log.WarnContext(ctx, "rate limits are counted by this process alone: Redis does not answer", "error", err)
+		l.log.WarnContext(ctx, "rate limits are counted by this process alone: Redis does not answer", "err", err)
 	}
 }
 

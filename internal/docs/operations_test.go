@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,6 +61,7 @@ func TestACLUserIsEnough(t *testing.T) {
 	}
 	run("enqueue", "--dead-matches")
 	run("enqueue", "--list")
+	overHTTP(t, dir, server.URL(), run)
 	crash(t, dir, server.URL(), run)
 
 	refused, err := server.Admin().ACLLog(t.Context(), 100).Result()
@@ -69,6 +71,82 @@ func TestACLUserIsEnough(t *testing.T) {
 	for _, entry := range refused {
 		t.Errorf("refused to %s: %s %s in %s", entry.Username, entry.Reason, entry.Object, entry.Context)
 	}
+}
+
+// overHTTP has a gateway do all that it does in Redis.
+func overHTTP(t *testing.T, dir, url string, run func(string, ...string) string) {
+	t.Helper()
+	addr, private := freeAddr(t), freeAddr(t)
+	key := strings.TrimSpace(run("gateway", "keys", "create", "--name", "ops", "--scopes", "admin"))
+	run("gateway", "keys", "list")
+	served := exec.CommandContext(t.Context(), filepath.Join(built(t), "gateway"), "--addr", addr, "--private-addr", private)
+	served.Dir, served.Env = dir, []string{"HOME=" + dir, "BELLHOP_REDIS_URL=" + url, `BELLHOP_HOOKS=[{name: h, kind: none, insecure_unsigned: true}]`}
+	if err := served.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer served.Wait() //nolint:errcheck // it was told to stop
+	defer func() { _ = served.Process.Signal(syscall.SIGTERM) }()
+	for end := time.Now().Add(patience); request(t, "", http.MethodGet, "http://"+private+"/readyz", "") != http.StatusOK; <-time.After(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the gateway is not ready")
+		}
+	}
+	base := "http://" + addr
+	for _, c := range []struct {
+		method, path, body string
+		want               int
+	}{
+		{http.MethodPost, "/v1/events", `{"specversion":"1.0","id":"1","source":"/s","type":"a.c"}`, http.StatusCreated},
+		{http.MethodGet, "/v1/events?type=a.*", "", http.StatusOK},
+		{http.MethodPost, "/v1/jobs", `{"task":"log:write","payload":{"message":"m"},"id":"over-http","in":"1h"}`, http.StatusCreated},
+		{http.MethodGet, "/v1/jobs/over-http?wait=10ms", "", http.StatusOK},
+		{http.MethodDelete, "/v1/jobs/over-http", "", http.StatusNoContent},
+		{http.MethodGet, "/v1/tasks", "", http.StatusOK},
+		{http.MethodPut, "/v1/triggers/over-http", `{"on":"a.c","run":"log:write","with":{"message":"m"}}`, http.StatusCreated},
+		{http.MethodGet, "/v1/triggers", "", http.StatusOK},
+		{http.MethodDelete, "/v1/triggers/over-http", "", http.StatusNoContent},
+		{http.MethodPost, "/v1/events/replay", `{"type":"a.c"}`, http.StatusAccepted},
+		{http.MethodPost, "/hooks/h", `{}`, http.StatusAccepted},
+	} {
+		if got := request(t, key, c.method, base+c.path, c.body); got != c.want {
+			t.Errorf("%s %s: %d, expected %d", c.method, c.path, got, c.want)
+		}
+	}
+	run("worker", "--burst")
+}
+
+// request answers with the status, 0 if there was none.
+func request(t *testing.T, key, method, url, body string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if strings.HasSuffix(url, "/v1/events") && body != "" {
+		req.Header.Set("Content-Type", "application/cloudevents+json")
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+		req.Header.Set("Idempotency-Key", strconv.Itoa(len(url))+method)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Logf("%s %s: %v", method, url, err)
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // crash kills a worker that runs a job, and waits until another one runs it: long before its lease, half a minute, is over.
@@ -226,7 +304,7 @@ func logKeys(t *testing.T) map[string]string {
 // pairsFrom is where key and value alternate in a logger's call.
 var pairsFrom = map[string]int{
 	"Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "With": 0,
-	"DebugContext": 2, "InfoContext": 2, "WarnContext": 2, "ErrorContext": 2,
+	"DebugContext": 2, "InfoContext": 2, "WarnContext": 2, "ErrorContext": 2, "Log": 3,
 }
 
 func keysOf(path, rel string, keys map[string]string) error {
@@ -275,7 +353,7 @@ func isLogger(e ast.Expr) bool {
 	case *ast.Ident:
 		return x.Name == "log" || x.Name == "slog" || x.Name == "logger"
 	case *ast.SelectorExpr:
-		return x.Sel.Name == "log" || x.Sel.Name == "Logger"
+		return x.Sel.Name == "log" || x.Sel.Name == "Logger" || x.Sel.Name == "logger"
 	case *ast.CallExpr:
 		id, ok := x.Fun.(*ast.Ident)
 		return ok && id.Name == "logger"
