@@ -126,7 +126,7 @@ func TestWindow(t *testing.T) {
 		last := b.wantGo() // 4, 2, 1, 1
 		b.wantWait("busy")
 		b.end(last, endpoints.Abandoned)
-		if got := b.state(); got.Failures != 4 || got.Failed != 4 || got.Running != 0 {
+		if got := b.state(); got.Failures != 4 || got.Failed != 4 || got.Running != 0 || got.DeliveredAt.IsZero() || got.FailedAt.Before(got.DeliveredAt) {
 			t.Errorf("state %+v", got)
 		}
 	})
@@ -336,6 +336,61 @@ func TestSwitch(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"url:abc closed", "shop disabled"}, names); diff != "" {
 			t.Errorf("list (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb, endpoints.Config{})
+		if b.state().Known {
+			t.Error("an endpoint is known that nobody has called")
+		}
+		const all = 450 // more than are read at once
+		for i := range all {
+			b.call.Endpoint = fmt.Sprintf("e%03d", (i*7)%all)
+			b.end(b.wantGo(), endpoints.Delivered)
+		}
+		for _, name := range []string{"e003", "e400"} {
+			if _, err := b.c.Disable(t.Context(), name, "test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rdb.Del(t.Context(), "bellhop:{endpoints}:state:e001") // forgotten, though the index still has it
+		walk := func(status string, most int) (names []string, pages int) {
+			t.Helper()
+			after := ""
+			for more := true; more; pages++ {
+				page, others, err := b.c.Page(t.Context(), after, status, most)
+				if err != nil || len(page) > most {
+					t.Fatalf("%d endpoints, %v", len(page), err)
+				}
+				for _, s := range page {
+					if !s.Known || s.DeliveredAt.IsZero() || !s.FailedAt.IsZero() {
+						t.Errorf("state %+v", s)
+					}
+					names = append(names, s.Endpoint)
+				}
+				if more = others; more {
+					after = page[len(page)-1].Endpoint
+				}
+			}
+			return names, pages
+		}
+		var want []string
+		for i := range all {
+			if i != 1 {
+				want = append(want, fmt.Sprintf("e%03d", i))
+			}
+		}
+		got, pages := walk("", 100)
+		if diff := cmp.Diff(want, got); diff != "" || pages != 5 {
+			t.Errorf("%d pages (-want +got):\n%s", pages, diff)
+		}
+		got, pages = walk(endpoints.StatusDisabled, 1)
+		if diff := cmp.Diff([]string{"e003", "e400"}, got); diff != "" || pages != 2 {
+			t.Errorf("%d pages (-want +got):\n%s", pages, diff)
 		}
 	})
 }

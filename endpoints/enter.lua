@@ -9,7 +9,7 @@
 --           paused                     until when the endpoint asked to be left alone (ms)
 --           window, at                 how many calls may run at once, and when the last one ended (ms)
 --           tat, line                  of the rate: when the next call is due, and the end of the line of those that wait (ms)
---           label, delivered, failed, last_at
+--           label, delivered, failed, last_at, delivered_at, failed_at
 -- KEYS[2] running calls: a zset of tokens, scored by the end of their leases (ms)
 -- KEYS[3] index: a zset of endpoints, scored by their last use (ms); what is switched off has the score inf
 -- ARGV[1] endpoint

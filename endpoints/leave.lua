@@ -42,7 +42,7 @@ end
 local changed = {''}
 if ARGV[3] == 'delivered' then
   redis.call('HINCRBY', KEYS[1], 'delivered', 1)
-  redis.call('HSET', KEYS[1], 'failures', 0, 'window', math.min(window + 1, 10000), 'at', now, 'last_at', now)
+  redis.call('HSET', KEYS[1], 'failures', 0, 'window', math.min(window + 1, 10000), 'at', now, 'last_at', now, 'delivered_at', now)
   redis.call('HDEL', KEYS[1], 'opened', 'until', 'rest')
   if opened > 0 then
     changed = {'closed'}
@@ -50,7 +50,7 @@ if ARGV[3] == 'delivered' then
 elseif ARGV[3] == 'failed' then
   redis.call('HINCRBY', KEYS[1], 'failed', 1)
   failures = failures + 1
-  redis.call('HSET', KEYS[1], 'failures', failures, 'window', math.max(math.floor(window / 2), 1), 'at', now, 'last_at', now)
+  redis.call('HSET', KEYS[1], 'failures', failures, 'window', math.max(math.floor(window / 2), 1), 'at', now, 'last_at', now, 'failed_at', now)
   -- Calls that began before the circuit opened say nothing new.
   if opened == 0 and failures >= tonumber(ARGV[4]) or opened > 0 and v[6] == ARGV[2] then
     local rest = math.min(ARGV[5] * 2 ^ math.min(opened, 30), tonumber(ARGV[6]))
@@ -62,7 +62,7 @@ elseif ARGV[3] == 'failed' then
   end
 elseif ARGV[3] == 'gone' then
   redis.call('HINCRBY', KEYS[1], 'failed', 1)
-  redis.call('HSET', KEYS[1], 'disabled', ARGV[12], 'disabled_at', now, 'last_at', now)
+  redis.call('HSET', KEYS[1], 'disabled', ARGV[12], 'disabled_at', now, 'last_at', now, 'failed_at', now)
   changed = {'disabled'}
 end
 

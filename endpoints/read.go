@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -61,6 +62,13 @@ type State struct {
 	Delivered int64     `json:"delivered"`
 	Failed    int64     `json:"failed"`
 	LastAt    time.Time `json:"last_at,omitzero"` // a call ended, or it was switched on
+
+	// DeliveredAt and FailedAt are when a call last ended well, and badly.
+	DeliveredAt time.Time `json:"delivered_at,omitzero"`
+	FailedAt    time.Time `json:"failed_at,omitzero"`
+
+	// Known tells that anything is: it was called within KeepFor, or is switched off.
+	Known bool `json:"-"`
 }
 
 // State returns what is known of an endpoint; of one that was never called that is little, and no error.
@@ -74,6 +82,36 @@ func (c *Client) State(ctx context.Context, endpoint string) (State, error) {
 	}
 	return states[0], nil
 }
+
+// Page returns what is known of endpoints, by name: of those after the one named, of one status if it is not empty, so many at most.
+// more tells that others follow.
+func (c *Client) Page(ctx context.Context, after, status string, most int) (page []State, more bool, err error) {
+	names, err := c.rdb.ZRange(ctx, indexKey, 0, -1).Result()
+	if err != nil {
+		return nil, false, fmt.Errorf("list the endpoints: %w", err)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return name <= after })
+	slices.Sort(names)
+	for some := range slices.Chunk(names, readAtOnce) {
+		states, err := c.states(ctx, some...)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, s := range states {
+			switch {
+			case !s.Known || status != "" && s.Status != status: // forgotten, or not asked for
+			case len(page) == most:
+				return page, true, nil
+			default:
+				page = append(page, s)
+			}
+		}
+	}
+	return page, false, nil
+}
+
+// readAtOnce endpoints are read in one round trip of Page.
+const readAtOnce = 200
 
 // List returns what is known of all endpoints that were called lately, and of those that are switched off, the latter last.
 func (c *Client) List(ctx context.Context) ([]State, error) {
@@ -122,6 +160,7 @@ func stateOf(endpoint string, fields map[string]string, now time.Time) State {
 	s := State{
 		Endpoint: endpoint, Label: fields["label"], Status: StatusClosed, Failures: int(number("failures")),
 		Delivered: number("delivered"), Failed: number("failed"), LastAt: moment("last_at"),
+		DeliveredAt: moment("delivered_at"), FailedAt: moment("failed_at"), Known: len(fields) > 0,
 	}
 	if paused := moment("paused"); paused.After(now) {
 		s.PausedUntil = paused
