@@ -14,12 +14,15 @@
 -- ARGV[1] id
 -- ARGV[2] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[3] prefix of the groups, asynq:{q}:g:
+-- ARGV[4] the only state to remove it in; "" = any
 --
--- Returns 1; 0 if there is no such job; -1 if it runs, or is being aggregated.
+-- Returns 1; 0 if there is no such job, or not in that state; -1 if it runs, or is being aggregated.
 
 local job = redis.call("HMGET", KEYS[1], "state", "group", "unique_key")
 local state, group, unique = job[1], job[2], job[3]
 if redis.call("EXISTS", KEYS[1]) == 0 then
+	return 0
+elseif ARGV[4] ~= "" and state ~= ARGV[4] then
 	return 0
 elseif state == "active" then
 	return -1
