@@ -64,7 +64,7 @@ func (d *desk) work(engine string) {
 			return errors.New("not yet")
 		}
 		if o.Answer != "" {
-			j.SetResult([]byte(o.Answer))
+			return j.SetResult([]byte(o.Answer))
 		}
 		return nil
 	}
@@ -213,7 +213,7 @@ func TestAwaitIsWokenOverOneConnection(t *testing.T) {
 	}
 	d.eventually("all jobs are marked", func() bool { return rdb.HLen(ctx, wire.AwaitedKey("desk")).Val() == waiters })
 	subscribed := 0
-	for _, line := range strings.Split(rdb.ClientList(ctx).Val(), "\n") {
+	for line := range strings.SplitSeq(rdb.ClientList(ctx).Val(), "\n") {
 		if strings.Contains(line, " sub=1 ") {
 			subscribed++
 		}

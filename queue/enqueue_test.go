@@ -29,7 +29,8 @@ func TestABatchOfAllKindsIsAnsweredOneByOne(t *testing.T) {
 		}
 		entries := []queue.Entry{
 			plain("a"), plain("b"), plain("there"), plain("a"), unique("u"), plain("c"), unique("v"), plain("u"),
-			{Message: message("s"), In: time.Hour}, plain("s"), plain("d"),
+			{Message: message("s"), In: time.Hour},
+			plain("s"), plain("d"),
 		}
 		want := []string{"pending", "pending", "there", "a", "pending", "pending", "u", "u", "scheduled", "s", "pending"}
 		var got []string

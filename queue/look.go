@@ -104,7 +104,7 @@ func (c *Client) Forgo(ctx context.Context, channel string, refs ...Ref) error {
 }
 
 // batches makes the calls for jobs of any queues, and tells which jobs each is for.
-func batches(refs []Ref, make func(queue string, ids []any) *call) (calls []*call, places [][]int) {
+func batches(refs []Ref, newCall func(queue string, ids []any) *call) (calls []*call, places [][]int) {
 	byQueue := map[string][]int{}
 	for i, ref := range refs {
 		byQueue[ref.Queue] = append(byQueue[ref.Queue], i)
@@ -115,7 +115,7 @@ func batches(refs []Ref, make func(queue string, ids []any) *call) (calls []*cal
 			for _, i := range some {
 				ids = append(ids, refs[i].ID)
 			}
-			calls = append(calls, make(queue, ids))
+			calls = append(calls, newCall(queue, ids))
 			places = append(places, some)
 		}
 	}

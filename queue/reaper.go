@@ -241,7 +241,7 @@ func (r *Reaper) ring(ctx context.Context) (map[post]int64, error) {
 		if turns := int64(min(len(others), watchmen) + 1); turns > r.turns {
 			r.place, r.turns = rank(r.worker.id, others), turns
 		}
-		mine := next(r.worker.id, others, watchmen)
+		mine := next(r.worker.id, others)
 		for _, worker := range mine {
 			beats[post{r.worker.names[i], worker}] = all[worker]
 		}
@@ -257,15 +257,15 @@ func (r *Reaper) ring(ctx context.Context) (map[post]int64, error) {
 	return beats, nil
 }
 
-// next are the n that follow a worker on the ring of a queue's workers. Their hashes order it: those of one machine, which die
+// next are the watchmen that follow a worker on the ring of a queue's workers. Their hashes order it: those of one machine, which die
 // together, don't stand beside each other.
-func next(worker string, others []string, n int) []string {
-	if len(others) <= n {
+func next(worker string, others []string) []string {
+	if len(others) <= watchmen {
 		return others
 	}
 	own := place(worker)
 	slices.SortFunc(others, func(a, b string) int { return cmp.Compare(place(a)-own, place(b)-own) })
-	return others[:n]
+	return others[:watchmen]
 }
 
 // rank is how many of the others stand before a worker on the ring.

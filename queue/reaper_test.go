@@ -81,12 +81,12 @@ func TestEveryoneIsWatched(t *testing.T) {
 		}
 		watched := make(map[string]int)
 		for i, me := range fleet {
-			for _, other := range next(me, slices.Concat(fleet[:i], fleet[i+1:]), watchmen) {
+			for _, other := range next(me, slices.Concat(fleet[:i], fleet[i+1:])) {
 				watched[other]++
 			}
 		}
 		for _, worker := range fleet {
-			if watched[worker] != min(size-1, watchmen) {
+			if watched[worker] != min(size-1) {
 				t.Errorf("%s of %d has %d watchmen", worker, size, watched[worker])
 			}
 		}
@@ -106,8 +106,8 @@ func TestWatchmenTakeTurns(t *testing.T) {
 		watched := make(map[string][]time.Duration)
 		for i, me := range fleet {
 			others := slices.Concat(fleet[:i], fleet[i+1:])
-			r := &Reaper{place: rank(me, others), turns: int64(min(len(others), watchmen) + 1)}
-			mine := next(me, others, watchmen)
+			r := &Reaper{place: rank(me, others), turns: int64(min(len(others)) + 1)}
+			mine := next(me, others)
 			for at := time.Duration(0); at < span; looks++ {
 				at += r.untilTurn(time.Unix(1_000_000_000, int64(at)))
 				for _, other := range mine {
@@ -214,7 +214,7 @@ func TestADeathInALargeFleet(t *testing.T) {
 		others[i] = fmt.Sprint("w", i)
 	}
 	for i, w := range others {
-		if slices.Contains(next(w, append(slices.Concat(others[:i], others[i+1:]), "dead"), watchmen), "dead") {
+		if slices.Contains(next(w, append(slices.Concat(others[:i], others[i+1:]), "dead")), "dead") {
 			watchman = w
 			break
 		}
