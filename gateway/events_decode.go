@@ -67,7 +67,7 @@ func decodeStructured(body []byte, at string, newID func() string) (*events.Even
 		}
 		return nil, refusal(status, eventFaults(err, func(attribute string) problem.Fault { return problem.Fault{Pointer: pointer(under(at, attribute))} }))
 	}
-	if p := reserved(e, problem.Fault{Pointer: pointer(under(at, events.ExtensionReplayTrigger))}); p != nil {
+	if p := reserved(e, func() problem.Fault { return problem.Fault{Pointer: pointer(under(at, events.ExtensionReplayTrigger))} }); p != nil {
 		return nil, p
 	}
 	return e, nil
@@ -96,10 +96,11 @@ func under(at, attribute string) string {
 }
 
 // reserved refuses what replays alone may say: any publisher could hide its events from triggers with it.
-func reserved(e *events.Event, at problem.Fault) *problem.Problem {
+func reserved(e *events.Event, place func() problem.Fault) *problem.Problem {
 	if _, ok := e.Extensions[events.ExtensionReplayTrigger]; !ok {
 		return nil
 	}
+	at := place()
 	at.Detail = "this extension is for replays: see POST /v1/events/replay"
 	return refusal(http.StatusUnprocessableEntity, []problem.Fault{at})
 }
@@ -143,7 +144,7 @@ func decodeBinary(h http.Header, body []byte, newID func() string) (*events.Even
 	if len(faults) > 0 {
 		return nil, refusal(http.StatusUnprocessableEntity, faults)
 	}
-	if p := reserved(e, problem.Fault{Header: "ce-" + events.ExtensionReplayTrigger}); p != nil {
+	if p := reserved(e, func() problem.Fault { return problem.Fault{Header: "ce-" + events.ExtensionReplayTrigger} }); p != nil {
 		return nil, p
 	}
 	return e, nil

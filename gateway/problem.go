@@ -118,12 +118,14 @@ func parametersOf(op *huma.Operation) []string {
 
 // pointer makes a JSON pointer of a path such as .jobs[3].queue.
 func pointer(path string) string {
-	path = strings.NewReplacer("~", "~0", "/", "~1", ".", "/", "[", "/", "]", "").Replace(path)
+	path = pointerOf.Replace(path)
 	if path != "" && !strings.HasPrefix(path, "/") {
 		path = "/" + path
 	}
 	return "#" + path
 }
+
+var pointerOf = strings.NewReplacer("~", "~0", "/", "~1", ".", "/", "[", "/", "]", "")
 
 // lastOf is the last name in a JSON pointer.
 func lastOf(pointer string) string { return pointer[strings.LastIndexByte(pointer, '/')+1:] }
