@@ -86,7 +86,7 @@ func TestEveryoneIsWatched(t *testing.T) {
 			}
 		}
 		for _, worker := range fleet {
-			if watched[worker] != min(size-1) {
+			if watched[worker] != min(size-1, watchmen) {
 				t.Errorf("%s of %d has %d watchmen", worker, size, watched[worker])
 			}
 		}
@@ -106,7 +106,7 @@ func TestWatchmenTakeTurns(t *testing.T) {
 		watched := make(map[string][]time.Duration)
 		for i, me := range fleet {
 			others := slices.Concat(fleet[:i], fleet[i+1:])
-			r := &Reaper{place: rank(me, others), turns: int64(min(len(others)) + 1)}
+			r := &Reaper{place: rank(me, others), turns: int64(min(len(others), watchmen) + 1)}
 			mine := next(me, others)
 			for at := time.Duration(0); at < span; looks++ {
 				at += r.untilTurn(time.Unix(1_000_000_000, int64(at)))
