@@ -139,9 +139,11 @@ func (v *vigil) quit(w *waiter) Job {
 	return a.last
 }
 
-// conclude answers those who wait for a job.
+// conclude answers those who wait for a job. Others may have come since a's last waiter went: theirs is another one.
 func (v *vigil) conclude(a *awaited, job Job, err error) {
-	delete(v.jobs, wire.JobKey(a.ref.Queue, a.ref.ID))
+	if key := wire.JobKey(a.ref.Queue, a.ref.ID); v.jobs[key] == a {
+		delete(v.jobs, key)
+	}
 	for w := range a.waiters {
 		w.job, w.err = job, err
 		close(w.ended)
