@@ -16,6 +16,7 @@ import (
 	"github.com/bellhop-dev/bellhop/gateway/keys"
 	"github.com/bellhop-dev/bellhop/internal/problem"
 	"github.com/bellhop-dev/bellhop/job"
+	"github.com/bellhop-dev/bellhop/queue"
 )
 
 // replayTask is the built-in task that a replay runs as.
@@ -120,7 +121,7 @@ func (e *enqueuing) startReplay(ctx context.Context, seed string) (StartedReplay
 		started.Queue = job.DefaultQueue
 	}
 	// A duplicate is the job of this very request, stored before its answer was lost: nobody else has the id.
-	if result.Err != nil && !errors.Is(result.Err, job.ErrDuplicate) {
+	if result.Err != nil && (!errors.Is(result.Err, job.ErrDuplicate) || errors.Is(result.Err, queue.ErrNotReplicated)) {
 		return StartedReplay{}, e.g.outage(ctx, result.Err)
 	}
 	return started, nil

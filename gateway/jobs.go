@@ -212,6 +212,8 @@ func (e *enqueuing) outcome(ctx context.Context, o order, r job.Result) (StoredJ
 	stored := StoredJob{Task: o.asked.Task, Queue: o.queue}
 	var duplicate *job.DuplicateError
 	switch {
+	case errors.Is(r.Err, queue.ErrNotReplicated): // of a duplicate, too: it may be what an earlier try of this request has stored
+		return StoredJob{}, e.g.outage(ctx, r.Err)
 	case r.Err == nil:
 		stored.ID, stored.Queue, stored.State, stored.At = r.Info.ID, r.Info.Queue, string(r.Info.State), r.Info.At
 	case errors.As(r.Err, &duplicate) && o.seed != "" && duplicate.ID == o.seed:

@@ -19,7 +19,8 @@ type Option func(*Client)
 // It holds for what this client enqueues, the jobs of triggers that were given it included. Ends of attempts are
 // acknowledged by the master alone: after a failover that lost them, a job runs again. Events have a setting of their own.
 //
-// A duplicate is answered as such: that the job which stands in its place is replicated was for its own answer to say.
+// A duplicate is answered as such. Where the replicas lag behind, its error is an ErrNotReplicated too: the job that stands in its place
+// may be the one that an earlier try stored, and a failover may lose it.
 func Durable(replicas int, within time.Duration) Option {
 	if within <= 0 {
 		within = time.Second

@@ -224,8 +224,12 @@ func (o *outbox) answer(call *call, load []*parcel) {
 			if !plain {
 				p.answer = stored(reply[2*n], reply[2*n+1])
 			}
-			if p.answer.Err == nil && call.unconfirmed != nil {
+			switch {
+			case call.unconfirmed == nil:
+			case p.answer.Err == nil:
 				p.answer.Err = fmt.Errorf("enqueue to %q: %w", o.line.queue, call.unconfirmed)
+			case p.answer.Holder != "":
+				p.answer.Err = fmt.Errorf("%w; %w", p.answer.Err, call.unconfirmed) // of the job that stands there
 			}
 		}
 		close(p.done)

@@ -129,9 +129,9 @@ func TestDurableWaitsForReplicas(t *testing.T) {
 	if got := greedy.Enqueue(t.Context(), []queue.Entry{{Message: message("c")}}); !errors.Is(got[0].Err, queue.ErrNotReplicated) {
 		t.Errorf("two replicas of one confirmed: %v", got[0].Err)
 	}
-	// Too few replicas make no new job of a duplicate.
+	// Too few replicas make no new job of a duplicate, and it says so of the one that is there.
 	if got := greedy.Enqueue(t.Context(), []queue.Entry{{Message: message("a")}, {Message: message("e")}}); !errors.Is(got[0].Err, queue.ErrIDTaken) ||
-		errors.Is(got[0].Err, queue.ErrNotReplicated) || got[0].Holder != "a" || !errors.Is(got[1].Err, queue.ErrNotReplicated) {
+		!errors.Is(got[0].Err, queue.ErrNotReplicated) || got[0].Holder != "a" || !errors.Is(got[1].Err, queue.ErrNotReplicated) {
 		t.Errorf("%+v", got)
 	}
 	if got := queue.New(set.Client(), queue.Durable(-1, 0)).Enqueue(t.Context(), []queue.Entry{{Message: message("f")}}); got[0].Err == nil {
