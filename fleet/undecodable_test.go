@@ -208,7 +208,8 @@ func TestQueues(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, w := range []fleet.Worker{
-			{ID: "a", Queues: map[string]int{"mail": 2, "a": 1}}, {ID: "b", Queues: map[string]int{"mail": 1}},
+			{ID: "a", Queues: map[string]int{"mail": 2, "a": 1}},
+			{ID: "b", Queues: map[string]int{"mail": 1}},
 			{ID: "c", Queues: map[string]int{"math": 1}, Draining: true},
 		} {
 			if _, err := c.Beat(ctx, w); err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/bellhop-dev/bellhop/endpoints"
 	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/fleet"
 	"github.com/bellhop-dev/bellhop/gateway/guard"
@@ -40,6 +41,8 @@ type Deps struct {
 
 	// Triggers keeps those that are made at run time; nil: they have no routes.
 	Triggers *triggers.Store
+	// Endpoints is what the fleet knows of those that webhooks are delivered to; nil: they have no routes.
+	Endpoints *endpoints.Client
 	// Hooks serves POST /hooks/{name}; nil: there are none. It checks signatures itself: the route takes no API key.
 	Hooks http.Handler
 	// Publisher publishes what comes in; nil: Events. One that counts stands before it.
@@ -90,6 +93,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	g.taskRoutes()
 	g.eventRoutes()
 	g.triggerRoutes()
+	g.endpointRoutes()
+	g.queueRoutes()
 	g.hookRoutes()
 	if err := g.publicRoutes(); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/bellhop-dev/bellhop/gateway/guard"
 	"github.com/bellhop-dev/bellhop/gateway/keys"
 	"github.com/bellhop-dev/bellhop/internal/problem"
 )
@@ -27,7 +29,7 @@ func (r Route) sample() string {
 // The table comes from the router itself: whatever is added is tested.
 func TestEveryRouteAsksForItsScope(t *testing.T) {
 	t.Parallel()
-	d := setup(t, withHooks)
+	d := setup(t, withHooks, strict(guard.Config{}, slog.New(slog.DiscardHandler)))
 	routes := d.gateway.Routes()
 	if len(routes) < 9 {
 		t.Fatalf("%d routes", len(routes))

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"github.com/bellhop-dev/bellhop/endpoints"
 	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/fleet"
 	"github.com/bellhop-dev/bellhop/gateway/guard"
@@ -75,6 +76,9 @@ func setupOver(t *testing.T, rdb redis.UniversalClient, change ...func(*Config, 
 		Catalog: fleet.NewCatalog(f, log, greetTask.Definition()),
 	}
 	if deps.Triggers, err = triggers.NewStore(rdb, deps.Catalog, triggers.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	if deps.Endpoints, err = endpoints.New(rdb, endpoints.Config{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range change {

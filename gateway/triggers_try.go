@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/internal/problem"
 	"github.com/bellhop-dev/bellhop/triggers"
@@ -93,30 +91,16 @@ func wholeFaults(err error) []error {
 }
 
 func (g *Gateway) decodeTry(data []byte) (TryRequest, error) {
-	var value any
-	if err := unmarshal(data, &value); err != nil {
-		return TryRequest{}, refusal(http.StatusBadRequest, []problem.Fault{{Pointer: "#", Detail: err.Error()}})
+	asked, err := decoded[TryRequest](g, data)
+	if err != nil {
+		return asked, err
 	}
-	d := jobDecoder{registry: g.api.OpenAPI().Components.Schemas, schema: g.schemaOf(TryRequest{})}
-	result := new(huma.ValidateResult)
-	huma.Validate(d.registry, d.schema, huma.NewPathBuffer([]byte{}, 0), huma.ModeWriteToServer, value, result)
 	var faults []problem.Fault
-	for _, err := range result.Errors {
-		faults = append(faults, d.explain(err))
+	if (asked.Name == "") == (asked.Trigger == nil) {
+		faults = append(faults, problem.Fault{Pointer: "#/trigger", Detail: "give one of name and trigger"})
 	}
-	var asked TryRequest
-	if len(faults) == 0 {
-		if err := json.Unmarshal(data, &asked); err != nil {
-			faults = append(faults, problem.Fault{Pointer: "#", Detail: err.Error()})
-		}
-	}
-	if len(faults) == 0 {
-		if (asked.Name == "") == (asked.Trigger == nil) {
-			faults = append(faults, problem.Fault{Pointer: "#/trigger", Detail: "give one of name and trigger"})
-		}
-		if (asked.StreamID == "") == (asked.Event == nil) {
-			faults = append(faults, problem.Fault{Pointer: "#/event", Detail: "give one of stream_id and event"})
-		}
+	if (asked.StreamID == "") == (asked.Event == nil) {
+		faults = append(faults, problem.Fault{Pointer: "#/event", Detail: "give one of stream_id and event"})
 	}
 	if len(faults) > 0 {
 		return TryRequest{}, refusal(http.StatusUnprocessableEntity, faults)

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bellhop-dev/bellhop/config"
+	"github.com/bellhop-dev/bellhop/endpoints"
 	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/fleet"
 	"github.com/bellhop-dev/bellhop/gateway"
@@ -52,6 +53,10 @@ func New(ctx context.Context, cfg config.Config, rdb redis.UniversalClient, cata
 	if err != nil {
 		return nil, cli.UsageError{Err: err}
 	}
+	known, err := endpoints.New(rdb, cfg.Handlers.Webhooks.Config)
+	if err != nil {
+		return nil, cli.UsageError{Err: err}
+	}
 	g, err := gateway.New(cfg.Gateway, gateway.Deps{
 		Redis:     rdb,
 		Jobs:      job.NewClient(rdb, job.Durable(cfg.Durable.Replicas, cfg.Durable.Within)),
@@ -60,6 +65,7 @@ func New(ctx context.Context, cfg config.Config, rdb redis.UniversalClient, cata
 		Catalog:   catalog,
 		Guard:     guarded,
 		Triggers:  rules,
+		Endpoints: known,
 		Hooks:     hooks,
 		Publisher: publisher,
 		Streams:   served,
