@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,9 +41,27 @@ func mask(path, value string) string {
 		return value
 	case isSecret(path):
 		return masked
+	case isEndpoint.MatchString(path):
+		return originOf(value)
 	default:
 		return maskAddresses(value)
 	}
+}
+
+// isEndpoint: the path and the query of a webhook's address are what lets a stranger in at many providers.
+var isEndpoint = regexp.MustCompile(`^handlers\.webhooks\.endpoints(\[\d+\])?\.url$`)
+
+// originOf is the scheme and the host of an address; the rest is masked.
+func originOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme == "" {
+		return masked
+	}
+	origin := u.Scheme + "://" + u.Host
+	if address == origin || address == origin+"/" {
+		return address
+	}
+	return origin + "/" + masked
 }
 
 var userInfo = regexp.MustCompile(`://[^\s]*@`)

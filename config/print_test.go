@@ -167,6 +167,43 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	}
 }
 
+// Who knows the path or the query of a webhook's address is let in at many providers.
+func TestAddressesOfEndpointsAreShownInPart(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"https://hooks.example.com/T0/B0/canary":          "https://hooks.example.com/***",
+		"https://hooks.example.com?token=canary":          "https://hooks.example.com/***",
+		"https://hooks.example.com:8443/#canary":          "https://hooks.example.com:8443/***",
+		"https://canary:canary@hooks.example.com/":        "https://hooks.example.com/***",
+		"https://hooks.example.com/":                      "https://hooks.example.com/",
+		"http://10.0.0.7:8080":                            "http://10.0.0.7:8080",
+		"hooks.example.com/canary":                        "***",
+		"https://hooks.example.com/%zz/canary":            "***",
+		"":                                                "",
+		"https://hooks.example.com/${canary}/{canary}?a=": "https://hooks.example.com/***",
+	} {
+		if got := mask("handlers.webhooks.endpoints.url", address); got != want {
+			t.Errorf("%s is shown as %s, want %s", address, got, want)
+		}
+	}
+	l := given{file: `handlers:
+  webhooks:
+    endpoints:
+      - name: shop
+        url: https://hooks.example.com/canary?token=canary
+        secrets: [whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=]
+`}.mustLoad(t)
+	var b bytes.Buffer
+	if err := l.PrintJSON(&b); err != nil {
+		t.Fatal(err)
+	}
+	for form, text := range map[string]string{"YAML": printed(t, l), "JSON": b.String()} {
+		if strings.Contains(text, "canary") || !strings.Contains(text, "https://hooks.example.com/***") {
+			t.Errorf("as %s:\n%s", form, text)
+		}
+	}
+}
+
 func TestSecretsAreKnownByName(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]bool{
