@@ -211,7 +211,7 @@ func (g *Guard) done(a *answer, r *http.Request, v *visit) {
 	g.observer.RequestDone(route(r), method(r), a.status, took)
 	g.log.LogAttrs(r.Context(), slog.LevelInfo, "request",
 		slog.String("method", method(r)), slog.String("route", route(r)), slog.Int("status", a.status), slog.Int64("bytes", a.bytes),
-		slog.Duration("took", took), slog.String("key", v.key.ID), slog.String("request_id", v.id), slog.String("addr", addrText(v.addr)))
+		slog.String("took", took.Round(10*time.Microsecond).String()), slog.String("key", v.key.ID), slog.String("request_id", v.id), slog.String("addr", addrText(v.addr)))
 }
 
 func addrText(a netip.Addr) string {
