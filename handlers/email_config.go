@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// DefaultEmailTimeout bounds the whole exchange with the server.
+// DefaultEmailTimeout bounds the exchange with the server up to its word for the message.
 const DefaultEmailTimeout = time.Minute
 
 // How the connection to the mail server is encrypted.
@@ -49,7 +49,8 @@ type EmailConfig struct {
 	// Hello is what the worker calls itself. Default: localhost, as most programs do.
 	Hello string `mapstructure:"hello"`
 
-	// Timeout bounds one attempt, from dialling to the server's last word. At most 90s; default 1m.
+	// Timeout bounds one attempt, from dialling to the message's end; the server's word for it is waited for one minute more. At most 90s;
+	// default 1m.
 	Timeout time.Duration `mapstructure:"timeout"`
 }
 

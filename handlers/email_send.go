@@ -13,10 +13,14 @@ import (
 	"github.com/bellhop-dev/bellhop/tasks"
 )
 
+// lastWord is how long the server may think about a message that it has wholly: whoever hangs up meanwhile sends it twice.
+const lastWord = time.Minute
+
 // Email runs email:send.
 type Email struct {
-	cfg EmailConfig
-	tls *tls.Config
+	cfg      EmailConfig
+	tls      *tls.Config
+	lastWord time.Duration
 }
 
 // NewEmail returns a handler that opens a connection for each message; it fails if cfg does not validate, or its CAFile can't be read.
@@ -29,7 +33,7 @@ func NewEmail(cfg EmailConfig) (*Email, error) {
 	if err != nil {
 		return nil, fmt.Errorf("email:send: %w", err)
 	}
-	return &Email{cfg: cfg, tls: trust}, nil
+	return &Email{cfg: cfg, tls: trust, lastWord: lastWord}, nil
 }
 
 // Send hands one message to the server. Once that has the message it is answerable for it, and the job is done. If its word for that is
@@ -71,7 +75,13 @@ func (h *Email) deliver(ctx context.Context, m *email) (said string, err error) 
 	if err != nil {
 		return "", err
 	}
-	return s.send(m)
+	return s.send(m, func() error {
+		// Neither the attempt's time nor a stop of the job ends the wait for the server's word.
+		if !stop() {
+			return ctx.Err()
+		}
+		return conn.SetDeadline(time.Now().Add(h.lastWord))
+	})
 }
 
 func (h *Email) dial(ctx context.Context) (net.Conn, error) {
@@ -93,6 +103,8 @@ func (h *Email) outcome(ctx, during context.Context, p tasks.Email, err error) e
 			return job.Discard(text)
 		}
 		return errors.New(text)
+	case errors.Is(err, errNoLastWord):
+		return fmt.Errorf("%s: the server did not answer for the message within %v: it may have it", told, h.lastWord)
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: the job was stopped: %w", told, ctx.Err())
 	case during.Err() != nil:

@@ -250,7 +250,7 @@ func TestEmailInsistsOnTLS(t *testing.T) {
 
 func TestEmailTimeouts(t *testing.T) {
 	t.Parallel()
-	for _, at := range []string{"CONNECT", "EHLO", "STARTTLS", "MAIL", "."} {
+	for _, at := range []string{"CONNECT", "EHLO", "STARTTLS", "MAIL", "DATA"} {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
 			reached := make(chan struct{}, 1)
@@ -267,9 +267,12 @@ func TestEmailTimeouts(t *testing.T) {
 				}
 			})
 			cfg := mailTo(s)
-			cfg.Timeout = 300 * time.Millisecond
+			cfg.Timeout = 300 * time.Millisecond // also enough for a slow machine that comes no further: the error is the same
 			wantRetry(t, sendEmail(t, cfg, &job.Job{ID: "j"}, hello()), "no whole exchange within 300ms")
-			<-reached
+			select {
+			case <-reached:
+			default:
+			}
 
 			ctx, stop := context.WithCancel(t.Context())
 			go func() {
@@ -282,6 +285,64 @@ func TestEmailTimeouts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A server that thinks about a message for long, or a worker that stops meanwhile, makes no second mail.
+func TestEmailWaitsForTheLastWord(t *testing.T) {
+	t.Parallel()
+	for name, timeout := range map[string]time.Duration{"the worker stops": time.Minute, "the time is used up": 2 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			ended := make(chan error, 1)
+			s := newMailServer(t, func(s *mailServer) {
+				s.answer = func(command string) string {
+					if command != "." {
+						return ""
+					}
+					wait := timeout // the attempt began before: its time is over then
+					if timeout == time.Minute {
+						stop()
+						wait = 200 * time.Millisecond // enough for it to give up
+					}
+					select {
+					case err := <-ended:
+						ended <- err
+						return "" // nobody hears it
+					case <-time.After(wait):
+						return ""
+					}
+				}
+			})
+			cfg := mailTo(s)
+			cfg.Timeout = timeout
+			ended <- sendEmailIn(ctx, t, cfg, &job.Job{ID: "j"}, hello())
+			if err := <-ended; err != nil {
+				t.Errorf("the server has the mail, but the job goes on: %v", err)
+			}
+		})
+	}
+}
+
+// That wait has an end too.
+func TestEmailGivesUpOnASilentServer(t *testing.T) {
+	t.Parallel()
+	s := newMailServer(t, func(s *mailServer) {
+		s.answer = func(command string) string {
+			if command == "." {
+				return "silence"
+			}
+			return ""
+		}
+	})
+	h, err := handlers.NewEmail(mailTo(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.WaitForLastWord(50 * time.Millisecond)
+	j := &job.Job{ID: "j", Payload: []byte(`{"to":["ann@example.org"],"subject":"Hello","text":"x"}`)}
+	wantRetry(t, tasks.SendEmail.HandledBy(h.Send).Handle(job.NewContext(t.Context(), j), j), "the server did not answer for the message within 50ms: it may have it")
 }
 
 func TestEmailRefusesPayloadsThatCannotWork(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/mail"
 	"net/textproto"
+	"os"
 	"slices"
 	"strings"
 
@@ -64,8 +65,12 @@ func (h *Email) auth(client *smtp.Client) (smtp.Auth, error) {
 	return nil, fmt.Errorf("the server offers no way to log in that is known here (SCRAM-SHA-256, PLAIN, LOGIN, CRAM-MD5) but %.60q", offered)
 }
 
-// send hands the message over and returns what the server said to it.
-func (s *smtpSession) send(m *email) (said string, err error) {
+// errNoLastWord tells that the server said nothing to a message that it was sent.
+var errNoLastWord = errors.New("no answer for the message")
+
+// send hands the message over and returns what the server said to it. It asks ending just before the end of the message goes out, from
+// where on the server may have it.
+func (s *smtpSession) send(m *email, ending func() error) (said string, err error) {
 	if err := s.client.Mail(bracketed(m.from)); err != nil {
 		return "", refusal("sender", "", err)
 	}
@@ -80,7 +85,13 @@ func (s *smtpSession) send(m *email) (said string, err error) {
 	if _, err := m.content.WriteTo(w); err != nil {
 		return "", fmt.Errorf("send the message: %w", err) // half of it, without the dot at its end: the server drops it
 	}
+	if err := ending(); err != nil {
+		return "", fmt.Errorf("send the message: %w", err)
+	}
 	if err := w.Close(); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return "", errNoLastWord
+		}
 		return "", refusal("message", "", err)
 	}
 	if d, ok := w.(*smtp.DataCloser); ok {
