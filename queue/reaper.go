@@ -73,7 +73,7 @@ type Reaper struct {
 
 	vigils    map[post]*vigil
 	part      map[string][]string // by queue, who is watched of a larger fleet
-	place     int64               // on the ring of the largest queue
+	place     int64               // on the ring of the queue with the fewest others
 	turns     int64               // how many take turns on it
 	ringed    time.Time           // when it was seen who there is
 	ringEvery time.Duration       // until that is asked again
@@ -178,13 +178,16 @@ func (r *Reaper) pace(s sight) {
 	}
 }
 
-// untilTurn is how long it is until this reaper's next turn. Those who follow each other on the ring have different ones, and no more than
-// one is missing among those who watch the same worker. Clocks that differ shift the turns, no more.
+// untilTurn is how long it is until this reaper's next turn. Those who watch the same worker have different ones, and none that follow each
+// other are missing among them. Clocks that differ shift the turns, no more.
 func (r *Reaper) untilTurn(now time.Time) time.Duration {
-	turns := max(r.turns, 1)
+	turns, place := max(r.turns, 1), r.place
+	if turns == watchmen+1 {
+		place *= 2 // where the ring closes some turns are missing: not two of them that follow each other
+	}
 	turn := now.UnixNano() / int64(lookEvery)
 	for next := turn + 1; ; next++ {
-		if next%turns == r.place%turns {
+		if next%turns == place%turns {
 			return time.Unix(0, next*int64(lookEvery)).Sub(now)
 		}
 	}
@@ -227,7 +230,7 @@ func (r *Reaper) ring(ctx context.Context) (map[post]int64, error) {
 		return nil, err
 	}
 	r.part, r.ringed, r.ringEvery = nil, time.Now(), ringEvery
-	r.turns = 1
+	r.turns = 0
 	part, large := make(map[string][]string, len(lists)), false
 	beats := make(map[post]int64)
 	for i, list := range lists {
@@ -238,7 +241,8 @@ func (r *Reaper) ring(ctx context.Context) (map[post]int64, error) {
 			}
 		}
 		others := slices.Collect(maps.Keys(all))
-		if turns := int64(min(len(others), watchmen) + 1); turns > r.turns {
+		// The queue with the fewest others asks for the most looks.
+		if turns := int64(min(len(others), watchmen) + 1); turns > 1 && (r.turns == 0 || turns < r.turns) {
 			r.place, r.turns = rank(r.worker.id, others), turns
 		}
 		mine := next(r.worker.id, others)

@@ -96,12 +96,12 @@ func TestEveryoneIsWatched(t *testing.T) {
 // While nobody holds a job, those who watch a worker take turns, so that one of them looks at it every 500 ms.
 func TestWatchmenTakeTurns(t *testing.T) {
 	t.Parallel()
-	for _, size := range []int{2, 3, 9, 10, 50, 300} {
+	for _, size := range []int{2, 3, 4, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 50, 300} {
 		fleet := make([]string, size)
 		for i := range fleet {
 			fleet[i] = fmt.Sprintf("host-%d:%d", i/20, i)
 		}
-		const span = 18 * time.Second // a whole number of rounds, whatever their turns
+		const span = 36 * time.Second // a whole number of rounds of those turns
 		looks, longest := 0, time.Duration(0)
 		watched := make(map[string][]time.Duration)
 		for i, me := range fleet {
@@ -132,8 +132,8 @@ func TestWatchmenTakeTurns(t *testing.T) {
 		if limit := 4 * float64(size) / float64(min(size, watchmen+1)); perSecond > limit+float64(size)/span.Seconds() {
 			t.Errorf("%d workers look %.1f times a second, want %.1f", size, perSecond, limit)
 		}
-		// Where the ring closes, some of those who watch the same worker have the same turn.
-		if size <= watchmen+1 && long > 0 || long > 2*watchmen || longest > 5*lookAtIdle {
+		// Where the ring closes, one of some sizes has two turns without a look.
+		if size%(watchmen+1) != 4 && long > 0 || long > 1 || longest > 3*lookEvery {
 			t.Errorf("%d workers: %d are not looked at for more than %v, at most for %v", size, long, lookAtIdle, longest)
 		}
 	}
@@ -255,8 +255,8 @@ func TestADeathInALargeFleet(t *testing.T) {
 			if reaping.Worker != "dead" {
 				t.Fatalf("%+v", reaping)
 			}
-			if after := time.Since(died); died.IsZero() || len(reaping.Jobs) != 1 || after > 3*time.Second {
-				t.Errorf("%v after its death: %+v", after, reaping)
+			if died.IsZero() || len(reaping.Jobs) != 1 || reaping.Frozen {
+				t.Errorf("%v after its death: %+v", time.Since(died), reaping)
 			}
 			t.Logf("%v after its death", time.Since(died))
 			return
