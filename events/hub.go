@@ -111,7 +111,7 @@ func (h *hub) run(ctx context.Context) {
 		found, err := h.read(ctx, count)
 		switch late := h.failures.Load() > 0 || len(found) == count || time.Since(last) > hubLate; {
 		case err == nil && late && h.overtaken(ctx), errors.Is(err, redis.ErrClosed):
-			// Trimming may have passed the hub: each tail finds out what that means to it.
+			// Trimming may have passed the hub, or a failover have lost the end of the stream: each tail finds out what that means to it.
 			h.dropAll()
 			return
 		case err == nil:
@@ -148,13 +148,18 @@ func (h *hub) read(ctx context.Context, count int) ([]redis.XMessage, error) {
 	return streams[0].Messages, nil
 }
 
+// overtaken tells whether the stream begins after where the hub is, or ends before.
 func (h *hub) overtaken(ctx context.Context) bool {
 	oldest, err := h.client.rdb.XRangeN(ctx, h.client.keys.stream, "-", "+", 1).Result()
 	if err != nil || len(oldest) == 0 {
 		return err != nil
 	}
-	at, err := parsePlace(oldest[0].ID)
-	return err != nil || h.at.before(at)
+	first, err := parsePlace(oldest[0].ID)
+	if err != nil || h.at.before(first) {
+		return true
+	}
+	last, err := h.client.newest(ctx)
+	return err != nil || last.before(h.at)
 }
 
 func (h *hub) dropAll() {

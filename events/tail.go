@@ -74,7 +74,7 @@ func (c *Client) newest(ctx context.Context) (place, error) {
 // Next returns the next event that matches, and waits for it. An outage of Redis is waited out. The error is ctx's, or [ErrTrimmed], once
 // for each hole: after it Next goes on with the oldest event there is.
 func (t *Tail) Next(ctx context.Context) (Entry, error) {
-	for failures := 0; ; {
+	for failures, idle := 0, 0; ; {
 		switch {
 		case t.gap != nil:
 			err := t.gap
@@ -91,9 +91,15 @@ func (t *Tail) Next(ctx context.Context) (Entry, error) {
 			t.listen(ctx)
 			continue
 		}
+		before := t.readyTo
 		switch err := t.catchUp(ctx); {
+		case err == nil && t.readyTo == before:
+			// There is nothing more. Should the hub, which is elsewhere, not take it next time, it doesn't ask without a pause.
+			if idle++; idle > 1 {
+				sleep(ctx.Done(), backoff(idle-1, minWait, maxWait))
+			}
 		case err == nil:
-			failures = 0
+			failures, idle = 0, 0
 		case errors.Is(err, ErrTrimmed):
 			t.gap = err
 		case errors.Is(err, redis.ErrClosed):
@@ -130,16 +136,17 @@ func (t *Tail) listen(ctx context.Context) {
 // catchUp reads the next events from Redis, at this tail's own pace.
 func (t *Tail) catchUp(ctx context.Context) error {
 	c, count := t.client, t.pace.count(paceCounts)
-	var next, oldest *redis.XMessageSliceCmd
+	var next, oldest, newest *redis.XMessageSliceCmd
 	_, err := c.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		next = p.XRangeN(ctx, c.keys.stream, t.readyTo.next().String(), "+", int64(count))
 		oldest = p.XRangeN(ctx, c.keys.stream, "-", "+", 1)
+		newest = p.XRevRangeN(ctx, c.keys.stream, "+", "-", 1)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("read events after %s: %w", t.readyTo, err)
 	}
-	if err := t.missed(ctx, oldest.Val()); err != nil {
+	if err := t.missed(ctx, oldest.Val(), newest.Val()); err != nil {
 		return err
 	}
 	found := next.Val()
@@ -159,21 +166,25 @@ func (t *Tail) catchUp(ctx context.Context) error {
 }
 
 // missed tells whether the stream now begins after where the tail is, and takes the tail to where it begins. That the very next event
-// is the oldest one can't be seen: it counts as missed too.
-func (t *Tail) missed(ctx context.Context, oldest []redis.XMessage) error {
+// is the oldest one can't be seen: it counts as missed too. So does a stream that ends before: a failover has lost its end, and what
+// came since may stand before that place.
+func (t *Tail) missed(ctx context.Context, oldest, newest []redis.XMessage) error {
 	if t.readyTo == (place{}) {
 		return nil // it wants whatever there is
 	}
 	begins := t.readyTo
-	if len(oldest) > 0 {
-		first, err := parsePlace(oldest[0].ID)
-		if err != nil {
-			return err
-		}
-		if t.readyTo.before(first) {
+	if len(oldest) > 0 && len(newest) > 0 {
+		first, errFirst := parsePlace(oldest[0].ID)
+		last, errLast := parsePlace(newest[0].ID)
+		switch {
+		case errFirst != nil || errLast != nil:
+			return errors.Join(errFirst, errLast)
+		case t.readyTo.before(first):
 			begins = first.previous()
+		case last.before(t.readyTo):
+			begins = last
 		}
-	} else if last, ok := t.client.lastGenerated(ctx); ok && t.readyTo.before(last) {
+	} else if last, ok := t.client.lastGenerated(ctx); ok && t.readyTo != last {
 		begins, t.caught = last, true
 	}
 	if begins == t.readyTo {
@@ -184,11 +195,11 @@ func (t *Tail) missed(ctx context.Context, oldest []redis.XMessage) error {
 	return fmt.Errorf("%w: what came after %s, up to %s", ErrTrimmed, from, begins)
 }
 
-// lastGenerated is the place of the last event that ever was on an empty stream, where Redis knows.
+// lastGenerated is the place of the last event that ever was on an empty stream, where Redis knows; the beginning if there is no stream.
 func (c *Client) lastGenerated(ctx context.Context) (place, bool) {
 	info, err := c.rdb.XInfoStream(ctx, c.keys.stream).Result()
 	if err != nil {
-		return place{}, false
+		return place{}, redis.HasErrorPrefix(err, "no such key")
 	}
 	last, err := parsePlace(info.LastGeneratedID)
 	return last, err == nil

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -343,5 +344,95 @@ func TestTailEnds(t *testing.T) {
 	}
 	if _, err := c.Tail(t.Context(), "", "a.**.b"); !errors.Is(err, ErrQuery) {
 		t.Errorf("a bad pattern: %v", err)
+	}
+}
+
+// xranges counts the reads that tails make by themselves.
+type xranges struct{ n atomic.Int64 }
+
+func (*xranges) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (x *xranges) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (x *xranges) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		x.n.Add(1)
+		return next(ctx, cmds)
+	}
+}
+
+// A place that is still to come, as a client may make one up, or remember it from before a failover, must not take the hub there: the
+// other tails would be behind it for good.
+func TestTailAfterAPlaceToCome(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for name, before := range map[string]int{"empty": 0, "with events": 3} {
+			t.Run(name, func(t *testing.T) {
+				if err := rdb.FlushDB(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+				reads := new(xranges)
+				rdb.AddHook(reads)
+				c := newClient(t, rdb, Config{})
+				if before > 0 {
+					publish(t, c, names("old", before)...)
+				}
+				for _, after := range []string{"99999999999999-0", "18446744073709551615-18446744073709551615"} {
+					first, second := newTail(t, c, after, ""), newTail(t, c, "", "")
+					waiting, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+					if e, err := first.Next(waiting); err == nil {
+						t.Errorf("after %s came %s", after, e.StreamID)
+					}
+					stop()
+					began := reads.n.Load()
+					waiting, stop = context.WithTimeout(t.Context(), 300*time.Millisecond)
+					if e, err := second.Next(waiting); err == nil {
+						t.Errorf("of now came %s", e.StreamID)
+					}
+					stop()
+					if n := reads.n.Load() - began; n > 10 {
+						t.Errorf("a tail that waits read Redis %d times", n)
+					}
+					want := publish(t, c, "new"+name+after)
+					for name, tail := range map[string]*Tail{"first": first, "second": second} {
+						if diff := cmp.Diff(want, follow(t, tail, 1)); diff != "" {
+							t.Errorf("%s (-want +got):\n%s", name, diff)
+						}
+					}
+					first.Close()
+					second.Close()
+				}
+			})
+		}
+	})
+}
+
+// After a failover that lost events the hub may be where the stream no longer is. Who joins then must not ask Redis without a pause.
+func TestTailBehindAHubThatIsAhead(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.New(t)
+	reads := new(xranges)
+	rdb.AddHook(reads)
+	c := newClient(t, rdb, Config{})
+	publish(t, c, "a")
+	ahead := newTail(t, c, "", "")
+	ahead.at = place{ms: 99999999999999}
+	ahead.readyTo = ahead.at
+	waiting, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	_, _ = ahead.Next(waiting)
+	stop()
+	tail := newTail(t, c, "", "")
+	began := reads.n.Load()
+	waiting, stop = context.WithTimeout(t.Context(), time.Second)
+	defer stop()
+	if _, err := tail.Next(waiting); err == nil {
+		t.Error("something came")
+	}
+	if n := reads.n.Load() - began; n > 30 {
+		t.Errorf("it read Redis %d times in a second", n)
+	}
+	want := publish(t, c, "b")
+	if diff := cmp.Diff(want, follow(t, tail, 1)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
