@@ -279,6 +279,46 @@ func TestWebhookWholeWay(t *testing.T) {
 	})
 }
 
+// What is neither JSON nor text arrives as it was published, in both forms.
+func TestWebhookOfBinaryData(t *testing.T) {
+	t.Parallel()
+	p := newPath(t, redistest.Embedded(t), endpoints.Config{})
+	whole, data := newReceiver(t), newReceiver(t)
+	rules, err := triggers.Parse("fan-out.yaml", []byte(fanOut))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.work(4, p.routes(handlers.Config{Webhooks: handlers.WebhookConfig{
+		Allow: allowLoopback.Allow,
+		Endpoints: []handlers.WebhookEndpoint{
+			{Name: "whole", URL: whole.URL, Secrets: []string{secretA}, Events: []string{"**"}},
+			{Name: "data", URL: data.URL, Secrets: []string{secretA}, Events: []string{"**"}, Send: "data"},
+		},
+	}}), rules...)
+	picture := "\x89PNG\r\n\x1a\n\x00\xff"
+	sent, err := events.New("com.acme.picture.taken", "/camera", []byte(picture), events.ID("p-1"), events.ContentType("image/png"), events.Extension("tenant", "acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.events.Publish(t.Context(), sent); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually("both are delivered", func() bool { return whole.messages() == 1 && data.messages() == 1 })
+	got, err := events.Decode([]byte(whole.all()[0].Body))
+	if diff := cmp.Diff(sent, got); diff != "" || err != nil {
+		t.Errorf("%v (-sent +got):\n%s", err, diff)
+	}
+	r := data.all()[0]
+	if r.Body != picture || r.Header.Get("Content-Type") != "image/png" || r.Header.Get("Ce-Id") != "p-1" || r.Header.Get("Ce-Tenant") != "acme" {
+		t.Errorf("%q %v", r.Body, r.Header)
+	}
+	for _, r := range []received{r, whole.all()[0]} {
+		if err := r.verify(secretA); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // normal is without what JSON leaves open: the order of an object's fields.
 func normal(m map[string]string) map[string]string {
 	out := make(map[string]string, len(m))

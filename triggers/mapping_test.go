@@ -58,6 +58,50 @@ func TestPayloads(t *testing.T) {
 
 const compactMail = `{"beyond":123456789012345678901234567890,"deep":{"a":{"b":"c"}},"f":3.0,"folder":"INBOX","from":"ann@acme.com","half":0.5,"huge":18446744073709551615,"id":9007199254740993,"items":[{"k":1},{"k":2}],"n":3,"none":null,"tags":["a","b"],"yes":true}`
 
+// A whole event in a payload is the CloudEvent that it was, whatever its data is, wherever it stands.
+func TestWholeEventsAreCloudEvents(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		e := event(t, "com.acme.file.made", "")
+		e.DataContentType = rapid.SampledFrom([]string{"", "application/json", "application/x+json", "text/plain", "application/octet-stream", "image/png"}).Draw(rt, "content type")
+		switch {
+		case e.IsJSON():
+			e.Data = []byte(rapid.SampledFrom([]string{"null", `"text"`, `{"a":[1.50,12345678901234567890],"data":"x"}`, `{"data":{"data_base64":"AA=="}}`, "[]", "7"}).Draw(rt, "json"))
+		case rapid.Bool().Draw(rt, "text"):
+			e.Data = []byte(rapid.String().Draw(rt, "data"))
+		default:
+			e.Data = append([]byte{0xff, 0}, rapid.SliceOf(rapid.Byte()).Draw(rt, "data")...)
+		}
+		if rapid.Bool().Draw(rt, "extended") {
+			e.Subject, e.Extensions = "s", map[string]any{"tenant": "t1", "priority": int32(7), "urgent": true}
+		}
+		if err := e.Validate(); err != nil {
+			rt.Fatal(err)
+		}
+		got, err := payloadOf(t, Config{}, map[string]any{"e": "${event}", "in": "${[event]}", "if": "${true ? event : {}}", "text": "<${event}>"}, e)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		var payload struct {
+			E, If json.RawMessage
+			In    []json.RawMessage
+			Text  string
+		}
+		if err := json.Unmarshal([]byte(got), &payload); err != nil {
+			rt.Fatalf("%v in %s", err, got)
+		}
+		for _, text := range []string{string(payload.E), string(payload.If), string(payload.In[0]), strings.Trim(payload.Text, "<>")} {
+			decoded, err := events.Decode([]byte(text))
+			if err != nil {
+				rt.Fatalf("%v in %s", err, text)
+			}
+			if diff := cmp.Diff(e, decoded); diff != "" {
+				rt.Errorf("%s (-was +is):\n%s", text, diff)
+			}
+		}
+	})
+}
+
 func TestPayloadFaults(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -102,7 +102,8 @@ func (o *output) escaped(s string) error {
 	return o.raw("") // what was escaped has grown
 }
 
-// native writes decoded JSON: numbers as they were written, no digit is lost.
+// native writes decoded JSON: numbers as they were written, no digit is lost. Bytes stand in it only as the data of a whole event,
+// which is written as CloudEvents has it: under data they would be a text that nobody knows to be base64.
 func (o *output) native(value any) error {
 	switch v := value.(type) {
 	case nil:
@@ -127,9 +128,19 @@ func (o *output) native(value any) error {
 			names = append(names, name)
 		}
 		slices.Sort(names)
-		return o.object(names, func(i int) error { return o.native(v[names[i]]) })
+		shown := names
+		if i := slices.Index(names, "data"); i >= 0 && isBytes(v["data"]) {
+			shown = slices.Clone(names)
+			shown[i] = "data_base64"
+		}
+		return o.object(shown, func(i int) error { return o.native(v[names[i]]) })
 	}
 	return fmt.Errorf("a %T has no JSON form", value)
+}
+
+func isBytes(value any) bool {
+	_, is := value.([]byte)
+	return is
 }
 
 func (o *output) list(n int, item func(i int) error) error {
