@@ -47,6 +47,8 @@ func TestFaults(t *testing.T) {
 			`hooks: the value [0].secret: unknown key, did you mean "[0].secrets"? (BELLHOP_HOOKS)`,
 		}},
 		{"no YAML in a variable", given{env: []string{"BELLHOP_HOOKS=[{name: gh"}}, []string{`hooks: the value is no YAML, write it such as [{name: a}, {name: b}] (BELLHOP_HOOKS)`}},
+		{"a word for sections in a variable", given{env: []string{"BELLHOP_HOOKS=github"}}, []string{`hooks: the value is no list, write it such as [{name: a}, {name: b}] (BELLHOP_HOOKS)`}},
+		{"a word for sections", given{file: "hooks: github\n"}, []string{`hooks: the value is no list, write it such as [{name: a}, {name: b}] (bellhop.yaml:1)`}},
 		{"list for the file", given{file: "- worker\n"}, []string{
 			`the file: is a list, expected a section with redis, events, triggers, durable, worker, handlers, gateway, hooks, sources, http, log (bellhop.yaml:1)`,
 		}},

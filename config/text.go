@@ -64,8 +64,11 @@ func listFromText(t reflect.Type, s string) (reflect.Value, error) {
 	if err := yaml.Unmarshal([]byte(s), &doc); err != nil { // the parser's words may hold a secret
 		return list, errors.New("is no YAML, write it such as [{name: a}, {name: b}]")
 	}
-	if len(doc.Content) == 0 {
+	if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
 		return list, nil
+	}
+	if doc.Content[0].Kind == yaml.ScalarNode { // the reader would ask for its text to be read, here, without end
+		return list, errors.New("is no list, write it such as [{name: a}, {name: b}]")
 	}
 	var r yamlReader
 	v := r.value(doc.Content[0], t, "")
