@@ -30,7 +30,7 @@ unit: needs ## Run the fast tests only
 
 .PHONY: needs
 needs:
-	@bash scripts/need.sh gcc redis-server rabbitmq-server
+	@bash scripts/need.sh gcc redis-server rabbitmq-server curl openssl python3 node
 	@bash scripts/github-deliveries.sh
 
 .PHONY: faults

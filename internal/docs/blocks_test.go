@@ -41,7 +41,7 @@ func documents(t *testing.T) []string {
 			docs = append(docs, filepath.ToSlash(rel))
 		}
 	}
-	for _, must := range []string{"README.md", "docs/lifecycle.md", "docs/operations.md", "docs/triggers.md", "docs/from-asynq.md", "docs/from-arq.md"} {
+	for _, must := range []string{"README.md", "docs/lifecycle.md", "docs/operations.md", "docs/triggers.md", "docs/events.md", "docs/from-asynq.md", "docs/from-arq.md"} {
 		if !slices.Contains(docs, must) {
 			t.Errorf("there is no %s", must)
 		}

@@ -106,7 +106,7 @@ func TestYAMLBlocksLoad(t *testing.T) {
 	}
 	known := triggers.TaskList(append(tasks.BuiltIn(), job.Define[welcome]("email:welcome").Definition())...)
 	sections := yaml.Node{}
-	if err := sections.Encode(map[string]any{"redis": 0, "events": 0, "triggers": 0, "worker": 0, "handlers": 0, "http": 0, "log": 0}); err != nil {
+	if err := sections.Encode(map[string]any{"redis": 0, "events": 0, "triggers": 0, "worker": 0, "handlers": 0, "gateway": 0, "hooks": 0, "sources": 0, "http": 0, "log": 0}); err != nil {
 		t.Fatal(err)
 	}
 	for _, b := range blocksOf(t, "yaml") {
