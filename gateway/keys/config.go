@@ -15,8 +15,8 @@ const (
 
 // Config is how long keys are believed. The zero value is useful: every zero is its default.
 type Config struct {
-	// Refresh is how often a process that serves requests asks Redis whether the keys have changed: the time until a revoked
-	// key is refused everywhere. Default 2s, 100ms to 1m.
+	// Refresh is the time until a revoked key is refused everywhere. A process that serves requests asks Redis twice in that time
+	// whether the keys have changed. Default 2s, 100ms to 1m.
 	Refresh time.Duration `mapstructure:"refresh"`
 	// Trust is how long the keys are believed while Redis does not answer; then nobody is let in until it does.
 	// Default 10s, at least Refresh.

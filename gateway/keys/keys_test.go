@@ -173,6 +173,73 @@ func TestTheFleetFollowsWithinSeconds(t *testing.T) {
 	t.Logf("refused elsewhere after %v", time.Since(revoked))
 }
 
+// gate holds the first GET back, which is the look at the version.
+type gate struct {
+	asked, open chan struct{}
+	once        sync.Once
+}
+
+func (*gate) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (*gate) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (g *gate) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "get" {
+			g.once.Do(func() {
+				close(g.asked)
+				<-g.open
+			})
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// While one request asks, after a rest, whether the keys have changed, the others must not be let in by what was true long before.
+func TestRevokedKeyIsRefusedBesideTheOneThatAsks(t *testing.T) {
+	t.Parallel()
+	ctx, server := t.Context(), redistest.Start(t)
+	elsewhere, rdb := NewStore(server.Client(), Config{}), server.Client()
+	token, key, err := elsewhere.Create(ctx, Key{Name: "n", Scopes: []Scope{Read}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := NewStore(rdb, Config{Trust: 10 * time.Minute})
+	if _, err := store.Verify(ctx, token); err != nil {
+		t.Fatal(err)
+	}
+	if err := elsewhere.Revoke(ctx, key.ID); err != nil {
+		t.Fatal(err)
+	}
+	store.table.current.Load().read = time.Now().Add(-2 * DefaultRefresh) // nobody came meanwhile
+	g := &gate{asked: make(chan struct{}), open: make(chan struct{})}
+	rdb.AddHook(g)
+	outcomes := make(chan error, 21)
+	verify := func() {
+		_, err := store.Verify(ctx, token)
+		outcomes <- err
+	}
+	go verify()
+	<-g.asked
+	for range 20 {
+		go verify()
+	}
+	select {
+	case err := <-outcomes:
+		t.Errorf("answered before Redis was: %v", err)
+		outcomes <- err
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(g.open)
+	for range 21 {
+		if err := <-outcomes; !errors.Is(err, ErrUnknown) {
+			t.Errorf("a key that was revoked %v ago: %v", 2*DefaultRefresh, err)
+		}
+	}
+}
+
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	ctx, server := t.Context(), redistest.Start(t, redistest.WithAOF())

@@ -75,14 +75,18 @@ func (t *table) outdate() {
 const unknownAfter = 500 * time.Millisecond
 
 func (s *Store) find(ctx context.Context, id string) (*known, error) {
-	now, err := s.fresh(ctx, s.cfg.Refresh)
+	// Redis is asked early, so that under load nobody waits for its answer.
+	now, err := s.fresh(ctx, s.cfg.Refresh/2, false)
+	if err == nil && time.Since(now.read) >= s.cfg.Refresh {
+		now, err = s.fresh(ctx, s.cfg.Refresh, true)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if k, ok := now.keys[id]; ok {
 		return k, nil
 	}
-	if now, err = s.fresh(ctx, unknownAfter); err != nil {
+	if now, err = s.fresh(ctx, unknownAfter, false); err != nil {
 		return nil, err
 	}
 	if k, ok := now.keys[id]; ok {
@@ -92,19 +96,18 @@ func (s *Store) find(ctx context.Context, id string) (*known, error) {
 }
 
 // fresh returns the table, at most wanted old if Redis answers, and at most Config.Trust old if it does not.
-// One request asks, the others go on with what is there, or wait for it if that is too old.
-func (s *Store) fresh(ctx context.Context, wanted time.Duration) (*snapshot, error) {
+// One request asks. The others wait for it if they must; else they go on with what is there, unless it is older than Config.Trust.
+func (s *Store) fresh(ctx context.Context, wanted time.Duration, must bool) (*snapshot, error) {
 	t := &s.table
 	old := t.current.Load()
 	if old != nil && time.Since(old.read) < wanted {
 		return old, nil
 	}
 	usable := old != nil && time.Since(old.read) < s.cfg.Trust
-	if usable && !t.refresh.TryLock() {
-		return old, nil
-	}
-	if !usable {
+	if must || !usable {
 		t.refresh.Lock()
+	} else if !t.refresh.TryLock() {
+		return old, nil
 	}
 	defer t.refresh.Unlock()
 	if now := t.current.Load(); now != nil && now != old && time.Since(now.read) < wanted {
