@@ -311,7 +311,7 @@ func (p *pair) world(rdb redis.UniversalClient) map[string]any {
 	for _, key := range rdb.Keys(ctx, "asynq:*").Val() {
 		name := p.undated(key)
 		if ttl := rdb.TTL(ctx, key).Val(); ttl > 0 {
-			world[name+" ttl"] = math.Round(ttl.Seconds() / 20)
+			world[name+" ttl"] = math.Round(ttl.Seconds() / 100)
 		}
 		switch rdb.Type(ctx, key).Val() {
 		case "string":

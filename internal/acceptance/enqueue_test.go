@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -176,7 +177,18 @@ func TestEnqueueJSON(t *testing.T) {
 		Name   string         `json:"name"`
 		Schema map[string]any `json:"schema"`
 	}
-	if err := json.Unmarshal([]byte(list.stdout), &tasks); err != nil || len(tasks) != 2 || tasks[0].Name != "http:request" || tasks[0].Schema["properties"] == nil {
-		t.Errorf("--list --json: %v, %v\n%s", tasks, err, list.stdout)
+	if err := json.Unmarshal([]byte(list.stdout), &tasks); err != nil {
+		t.Fatalf("--list --json: %v\n%s", err, list.stdout)
+	}
+	names := make([]string, len(tasks))
+	for i, task := range tasks {
+		names[i] = task.Name
+		if task.Schema["properties"] == nil {
+			t.Errorf("--list --json: %s has no schema", task.Name)
+		}
+	}
+	want := []string{"amqp:publish", "email:send", "events:replay", "http:request", "log:write", "webhook:deliver", "webhook:fanout"}
+	if !slices.Equal(names, want) {
+		t.Errorf("--list --json: %q, expected %q", names, want)
 	}
 }
