@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -58,7 +60,12 @@ func (p *process) runDev(ctx context.Context, loaded *config.Loaded) error {
 // devGateway makes a gateway part of the process, and a key for it.
 func (p *process) devGateway(ctx context.Context, rdb redis.UniversalClient, catalog *fleet.Catalog, group *lifecycle.Group, now *wired) error {
 	var err error
-	if now.gateway, err = gatewayd.New(ctx, p.cfg, rdb, catalog, p.log); err != nil {
+	now.gateway, err = gatewayd.New(ctx, p.cfg, rdb, catalog, p.log)
+	if errors.Is(err, syscall.EADDRINUSE) { // somebody was faster: another --dev
+		p.cfg.Gateway.Addr, p.cfg.Gateway.PrivateAddr = anyAddr, anyAddr
+		now.gateway, err = gatewayd.New(ctx, p.cfg, rdb, catalog, p.log)
+	}
+	if err != nil {
 		return err
 	}
 	now.gateway.Join(group)
@@ -69,10 +76,13 @@ func (p *process) devGateway(ctx context.Context, rdb redis.UniversalClient, cat
 // devAddr is where the probes of --dev are, if the address is free.
 const devAddr = "127.0.0.1:8300"
 
+// anyAddr has a port that is free.
+const anyAddr = "127.0.0.1:0"
+
 func freeAddr(ctx context.Context, wanted string) string {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", wanted)
 	if err != nil {
-		return "127.0.0.1:0"
+		return anyAddr
 	}
 	defer l.Close() //nolint:errcheck // it was only tried
 	return wanted

@@ -84,6 +84,9 @@ func (p *process) serve(ctx context.Context, inCode []triggers.Trigger, ready fu
 	now.triggers = names
 	if p.cfg.HTTP.Addr != "" {
 		probes, err := newProbes(ctx, p.cfg.HTTP.Addr, w, rdb, watch, p.log)
+		if p.dev && errors.Is(err, syscall.EADDRINUSE) {
+			probes, err = newProbes(ctx, anyAddr, w, rdb, watch, p.log)
+		}
 		if err != nil {
 			return err
 		}
