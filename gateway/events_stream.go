@@ -29,7 +29,8 @@ func (g *Gateway) streamRoute() {
 		Summary: "Follow events",
 		Description: "Sends events as they are stored, as server-sent events: data is the CloudEvent in its JSON form, id its place on the stream. A client that comes again " +
 			"with Last-Event-ID, as browsers' EventSource does by itself, goes on where it was. An event named gap says that what came after that place may have been trimmed from " +
-			"the stream meanwhile. A quiet stream sends a comment every 15 seconds. The stream ends when the gateway stops: come again.",
+			"the stream meanwhile. A quiet stream sends a comment every 15 seconds. The stream ends when the gateway stops: come again. " +
+			"It ends with its API key, too.",
 		Parameters: []*huma.Param{
 			parameter("header", "Last-Event-ID", "The id that came last: go on after it."),
 			parameter("query", "after", "Where to begin, without Last-Event-ID: after this place; 0-0 is the oldest event that is kept. Default: now."),
@@ -59,7 +60,7 @@ func (g *Gateway) followEvents(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold it back
-	s := &eventStream{w: w, beat: heartbeat}
+	s := &eventStream{w: w, beat: heartbeat, allowed: g.deps.Guard.Stands}
 	if err := s.run(ctx, tail); err != nil && ctx.Err() == nil {
 		g.log.DebugContext(ctx, "a stream of events was left", "request_id", guard.RequestID(ctx), "err", err)
 	}
@@ -109,11 +110,15 @@ func (g *Gateway) untilDraining(parent context.Context) (context.Context, contex
 
 // eventStream writes server-sent events.
 type eventStream struct {
-	w    http.ResponseWriter
-	beat time.Duration
-	told string // the id that the client knows
-	buf  bytes.Buffer
+	w       http.ResponseWriter
+	beat    time.Duration
+	allowed func(context.Context) bool
+	told    string // the id that the client knows
+	buf     bytes.Buffer
 }
+
+// errRevoked ends the stream of a key that was revoked or has expired meanwhile. Its client comes again, and is told.
+var errRevoked = errors.New("the API key is no longer good")
 
 // run sends until ctx ends, or the client takes no more.
 func (s *eventStream) run(ctx context.Context, tail *events.Tail) error {
@@ -130,6 +135,8 @@ func (s *eventStream) run(ctx context.Context, tail *events.Tail) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case !s.allowed(ctx):
+			return errRevoked
 		case err == nil && e.Event != nil:
 			s.event("", e.StreamID, e.Event.AppendJSON(nil))
 		case err == nil:

@@ -247,7 +247,7 @@ func TestStreamBeats(t *testing.T) {
 			return
 		}
 		defer tail.Close()
-		s := &eventStream{w: w, beat: 20 * time.Millisecond}
+		s := &eventStream{w: w, beat: 20 * time.Millisecond, allowed: func(context.Context) bool { return true }}
 		w.Header().Set("Content-Type", "text/event-stream")
 		_ = s.run(r.Context(), tail)
 	}))
@@ -271,6 +271,61 @@ func TestStreamBeats(t *testing.T) {
 }
 
 // One client that reads nothing keeps no other waiting.
+// A key that is revoked, or expires, sees no event any more, also not on a stream that it had opened before.
+func TestStreamEndsWithItsKey(t *testing.T) {
+	t.Parallel()
+	d := setup(t)
+	store := keys.NewStore(d.rdb, keys.Config{}) // another process'
+	expiring, _, err := store.Create(t.Context(), keys.Key{Name: "guest", Scopes: []keys.Scope{keys.Read}, Expires: time.Now().Add(10 * time.Second)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := store.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]*following{"revoked": follow(t, d, "", "")}
+	d.tokens[keys.Read] = expiring
+	all["expired"] = follow(t, d, "", "")
+	want := publishMany(t, d, "a.b", 1)[0]
+	for name, f := range all {
+		if got := f.next(t); got.id != want {
+			t.Fatalf("%s: got %+v, want %s", name, got, want)
+		}
+	}
+	for _, k := range list {
+		if slices.Equal(k.Scopes, []keys.Scope{keys.Read}) && k.Name != "guest" {
+			if err := store.Revoke(t.Context(), k.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	eventually(t, "no event is sent any more", func() bool {
+		publishMany(t, d, "a.b", 1)
+		open := 0
+		for _, f := range all {
+			if !f.ended() {
+				open++
+			}
+		}
+		return open == 0
+	})
+}
+
+// ended drops what came, and tells whether no more will come.
+func (f *following) ended() bool {
+	for {
+		select {
+		case _, more := <-f.events:
+			if !more {
+				return true
+			}
+		default:
+			return false
+		}
+	}
+}
+
 func TestStreamWithASlowClient(t *testing.T) {
 	t.Parallel()
 	d := setup(t)

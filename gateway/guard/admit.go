@@ -80,6 +80,14 @@ func (g *Guard) challenge(w http.ResponseWriter, what string, p *problem.Problem
 	g.refuse(w, RejectedAuth, p)
 }
 
+// Stands tells whether the key that the request was admitted with is still good. An answer that goes on, such as a stream, asks before
+// each part. While keys can't be checked it goes on.
+func (g *Guard) Stands(ctx context.Context) bool {
+	key, admitted := keys.FromContext(ctx)
+	err := g.keys.Stands(ctx, key)
+	return admitted && !errors.Is(err, keys.ErrUnknown) && !errors.Is(err, keys.ErrExpired)
+}
+
 // identify finds out whose token the request shows.
 func (v *visit) identify(r *http.Request, store *keys.Store) {
 	header := r.Header["Authorization"]

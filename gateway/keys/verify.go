@@ -50,6 +50,20 @@ func (k *known) matches(hash [sha256.Size]byte) bool {
 	return subtle.ConstantTimeCompare(k.hash[:], hash[:]) == 1 && !k.none
 }
 
+// Stands returns nil if a key that was verified before is still good: for what goes on after that. Errors are those of Verify.
+func (s *Store) Stands(ctx context.Context, k Key) error {
+	known, err := s.find(ctx, k.ID)
+	switch {
+	case err != nil:
+		return err
+	case known.none:
+		return ErrUnknown
+	case known.key.Expired(time.Now()):
+		return ErrExpired
+	}
+	return nil
+}
+
 // table is all the keys as of the last look.
 type table struct {
 	current atomic.Pointer[snapshot]
