@@ -32,6 +32,7 @@ const examples = `  gateway --redis redis://127.0.0.1:6379
 // process is one call of the command.
 type process struct {
 	printConfig bool
+	check       bool
 	json        bool
 
 	stdout io.Writer
@@ -60,6 +61,7 @@ func command(stdout io.Writer, stderr *os.File) *cobra.Command {
 	cmd.SetOut(stdout)
 	f := cmd.Flags()
 	config.AddFlags(f, "config", "redis", "addr", "private-addr", "cert-file", "key-file")
+	f.BoolVar(&p.check, "check", false, "exit 0 if the gateway at the private address is ready, 1 if not")
 	f.BoolVar(&p.printConfig, "print-config", false, "print the configuration and where each value came from, and exit")
 	f.BoolVar(&p.json, "json", false, "print JSON, for scripts (--print-config)")
 	config.AddFlags(f, "log-level", "log-format")
@@ -76,6 +78,8 @@ func (p *process) run(cmd *cobra.Command) error {
 		return p.loaded.PrintJSON(p.stdout)
 	case p.printConfig:
 		return p.loaded.Print(p.stdout)
+	case p.check:
+		return p.checkReady(cmd.Context())
 	}
 	return p.serve(cmd.Context())
 }
