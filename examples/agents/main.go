@@ -17,10 +17,15 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:9000", "serve on this address")
 	secrets := flag.String("secrets", "secrets", "directory of the secrets that deliveries are signed with")
+	check := flag.Bool("check", false, "ask the service at -addr whether it answers, and exit")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, *addr, *secrets); err != nil {
+	run := func() error { return serve(ctx, *addr, *secrets) }
+	if *check {
+		run = func() error { return answers(ctx, *addr) }
+	}
+	if err := run(); err != nil {
 		slog.Error("agents has failed", "err", err)
 		os.Exit(1)
 	}
@@ -37,6 +42,25 @@ func serve(ctx context.Context, addr, secrets string) error {
 	slog.Info("agents serves", "addr", addr)
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
+	}
+	return nil
+}
+
+// answers is for container images, which have no curl.
+func answers(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/runs", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
 	}
 	return nil
 }
