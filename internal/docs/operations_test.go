@@ -36,9 +36,10 @@ func TestACLUserIsEnough(t *testing.T) {
 	}
 	run := func(command string, args ...string) string {
 		t.Helper()
+		file := filepath.Join(built(t), command) // may take its time
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, filepath.Join(built(t), command), args...)
+		cmd := exec.CommandContext(ctx, file, args...)
 		cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "BELLHOP_REDIS_URL=" + server.URL()}
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -77,7 +78,8 @@ func TestACLUserIsEnough(t *testing.T) {
 func overHTTP(t *testing.T, dir, url string, run func(string, ...string) string) {
 	t.Helper()
 	addr, private := freeAddr(t), freeAddr(t)
-	key := strings.TrimSpace(run("gateway", "keys", "create", "--name", "ops", "--scopes", "admin"))
+	said := strings.TrimSpace(run("gateway", "keys", "create", "--name", "ops", "--scopes", "admin"))
+	key := said[strings.LastIndexByte(said, '\n')+1:] // what is said beside it goes to stderr
 	run("gateway", "keys", "list")
 	served := exec.CommandContext(t.Context(), filepath.Join(built(t), "gateway"), "--addr", addr, "--private-addr", private)
 	served.Dir, served.Env = dir, []string{"HOME=" + dir, "BELLHOP_REDIS_URL=" + url, `BELLHOP_HOOKS=[{name: h, kind: none, insecure_unsigned: true}]`}
@@ -105,6 +107,11 @@ func overHTTP(t *testing.T, dir, url string, run func(string, ...string) string)
 		{http.MethodPut, "/v1/triggers/over-http", `{"on":"a.c","run":"log:write","with":{"message":"m"}}`, http.StatusCreated},
 		{http.MethodGet, "/v1/triggers", "", http.StatusOK},
 		{http.MethodDelete, "/v1/triggers/over-http", "", http.StatusNoContent},
+		{http.MethodGet, "/v1/queues", "", http.StatusOK},
+		{http.MethodGet, "/v1/queues/default/undecodable", "", http.StatusOK},
+		{http.MethodDelete, "/v1/queues/default/undecodable/none", "", http.StatusNotFound},
+		{http.MethodGet, "/v1/endpoints", "", http.StatusOK},
+		{http.MethodGet, "/v1/endpoints/none?attempts=5", "", http.StatusNotFound},
 		{http.MethodPost, "/v1/events/replay", `{"type":"a.c"}`, http.StatusAccepted},
 		{http.MethodPost, "/hooks/h", `{}`, http.StatusAccepted},
 	} {
