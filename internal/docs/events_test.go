@@ -128,18 +128,18 @@ func (r *reader) start(line string) {
 		"AUTH=Authorization: Bearer " + strings.Fields(r.worker.logs(`Key +bh_`))[1],
 	}
 	if _, ok := r.config["sources"]; ok {
-		r.declared("orders")
+		awaitQueue(r.t, r.vhost, "orders")
 	}
 }
 
-// declared waits until the worker has made the queue, which a reader is too slow to overtake.
-func (r *reader) declared(queue string) {
-	r.t.Helper()
-	conn := r.vhost.Connect(r.t)
-	within(r.t, "RabbitMQ has the queue "+queue, func() bool {
+// awaitQueue waits until the worker has made the queue, which a reader is too slow to overtake.
+func awaitQueue(t *testing.T, vhost *rabbittest.VHost, queue string) {
+	t.Helper()
+	conn := vhost.Connect(t)
+	within(t, "RabbitMQ has the queue "+queue, func() bool {
 		channel, err := conn.Channel() // one that asked for what is not there is closed
 		if err != nil {
-			r.t.Fatal(err)
+			t.Fatal(err)
 		}
 		defer channel.Close() //nolint:errcheck // it may be closed already
 		_, err = channel.QueueDeclarePassive(queue, true, false, false, false, nil)
