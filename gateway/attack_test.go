@@ -263,6 +263,37 @@ func TestHostileJSON(t *testing.T) { //nolint:paralleltest // it measures the me
 	}
 }
 
+// A batch of as many parts as a body can hold, which gzip makes a few KiB of, costs no memory for each of them.
+func TestBatchesOfVeryManyParts(t *testing.T) { //nolint:paralleltest // it measures the memory of the process
+	d := setup(t, strict(guard.Config{}, slog.New(slog.DiscardHandler)))
+	const most = guard.DefaultMaxBodyBytes
+	fill := func(before, part, after string) string {
+		return before + strings.Repeat(part, (most-len(before)-len(after))/len(part)) + after
+	}
+	for name, test := range map[string]struct{ path, media, body string }{
+		"jobs":          {"/v1/jobs/batch", "application/json", fill(`{"jobs":[0`, ",0", "]}")},
+		"jobs, open":    {"/v1/jobs/batch", "application/json", fill(`{"jobs":[0`, ",0", "")},
+		"unknown names": {"/v1/jobs/batch", "application/json", fill("{", `"a":0,`, `"b":0}`)},
+		"lists":         {"/v1/jobs/batch", "application/json", fill("{", `"jobs":[0],`, `"jobs":0}`)},
+		"events":        {"/v1/events", "application/cloudevents-batch+json", fill("[0", ",0", "]")},
+		"events, open":  {"/v1/events", "application/cloudevents-batch+json", fill("[0", ",0", "")},
+	} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		a := d.call("POST", test.path, keys.Admin, test.body, "Content-Type: "+test.media)
+		runtime.ReadMemStats(&after)
+		used := float64(after.TotalAlloc-before.TotalAlloc) / (1 << 20) // garbage included
+		t.Logf("%s: %d with %.0f MiB", name, a.status, used)
+		if a.status != 422 && a.status != 400 || len(a.body) > 4<<10 {
+			t.Errorf("%s: %d %.300s", name, a.status, a.body)
+		}
+		if used > 64 {
+			t.Errorf("%s: %.0f MiB were used for a body of %d", name, used, most>>20)
+		}
+	}
+}
+
 // S11: what a client sends as a secret stands in no log and in no answer that is an error.
 func TestNoSecretIsTold(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -225,13 +226,17 @@ func headerValue(s string) (value, fault string) {
 
 // splitEvents takes a batch apart: an event that can't be read does not decide for its neighbours.
 func splitEvents(body []byte, most int) ([]json.RawMessage, *problem.Problem) {
-	var items []json.RawMessage
-	if err := json.Unmarshal(body, &items); err != nil {
+	items, more, err := splitList(body, most)
+	var syntax *json.SyntaxError
+	if errors.As(json.Unmarshal(body, &struct{}{}), &syntax) { // of the whole, also behind what was taken
+		err = syntax
+	}
+	if err != nil {
 		return nil, refusal(http.StatusBadRequest, []problem.Fault{{Pointer: pointer(""), Detail: "it must be a JSON array of events: " + err.Error()}})
 	}
-	if len(items) > most {
+	if more {
 		return nil, refusal(http.StatusUnprocessableEntity, []problem.Fault{{
-			Pointer: pointer(""), Detail: fmt.Sprintf("it has %d events, at most %d are taken at once: send several batches", len(items), most),
+			Pointer: pointer(""), Detail: fmt.Sprintf("it has more than %d events, the most that are taken at once: send several batches", most),
 		}})
 	}
 	return items, nil

@@ -1,11 +1,12 @@
 package gateway
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -144,21 +145,54 @@ func splitBatch(data []byte, field string, most int) ([]json.RawMessage, error) 
 	refuse := func(status int, at, format string, args ...any) error {
 		return refusal(status, []problem.Fault{{Pointer: pointer(at), Detail: fmt.Sprintf(format, args...)}})
 	}
-	var object map[string]json.RawMessage
-	if err := unmarshal(data, &object); err != nil {
+	object := make(map[string]json.RawMessage)
+	if err := unmarshal(data, &struct{}{}); err != nil {
 		return nil, refuse(http.StatusBadRequest, "", "%v; send an object with a list %q", err, field)
 	}
-	for name := range maps.Keys(object) {
-		if name != field {
+	d := json.NewDecoder(bytes.NewReader(data))
+	_, _ = d.Token() // it is an object, or null, which has no names either
+	for d.More() {
+		token, err := d.Token()
+		name, _ := token.(string)
+		if err != nil || name != field {
 			return nil, refuse(http.StatusUnprocessableEntity, name, "there is no such field%s", suggest.DidYouMean(name, []string{field}))
 		}
+		if object[name] != nil {
+			return nil, refuse(http.StatusUnprocessableEntity, name, "it is there twice: send one list")
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, refuse(http.StatusBadRequest, "", "%v", err)
+		}
+		object[name] = value
 	}
-	var items []json.RawMessage
-	if err := json.Unmarshal(object[field], &items); err != nil || len(items) == 0 {
+	items, more, err := splitList(object[field], most)
+	if err != nil || len(items) == 0 {
 		return nil, refuse(http.StatusUnprocessableEntity, field, "it must be a list of at least one")
 	}
-	if len(items) > most {
-		return nil, refuse(http.StatusUnprocessableEntity, field, "it has %d entries, at most %d are taken at once: send several batches", len(items), most)
+	if more {
+		return nil, refuse(http.StatusUnprocessableEntity, field, "it has more than %d entries, the most that are taken at once: send several batches", most)
 	}
 	return items, nil
 }
+
+// splitList takes a JSON list apart, up to so many items: each costs memory, and a body may have millions of them.
+func splitList(data []byte, most int) (items []json.RawMessage, more bool, err error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if begin, err := d.Token(); err != nil || begin != json.Delim('[') {
+		return nil, false, cmp.Or(err, errNoList)
+	}
+	for d.More() {
+		if len(items) == most {
+			return items, true, nil
+		}
+		var item json.RawMessage
+		if err := d.Decode(&item); err != nil {
+			return nil, false, err
+		}
+		items = append(items, item)
+	}
+	return items, false, nil
+}
+
+var errNoList = errors.New("it is no list")
