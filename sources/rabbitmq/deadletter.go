@@ -19,6 +19,8 @@ const (
 	maxReason = 1000
 	// confirmTime is how long a broker may take to confirm a dead letter; when it blocks publishers, it never does.
 	confirmTime = 10 * time.Second
+	// blockedTime is enough once it has said so.
+	blockedTime = time.Second
 )
 
 func (d DeadLetter) name() string {
@@ -61,11 +63,15 @@ func (d *deadLetters) publish(ctx context.Context, m *message) error {
 	if key == "" {
 		key = m.RoutingKey
 	}
+	// A broker that reads nothing more would hold a long letter, and whoever writes it, for as long: the end of ctx ends that too.
+	conn := d.conn
+	stop := context.AfterFunc(ctx, func() { _ = conn.CloseDeadline(time.Now()) })
+	defer stop()
 	confirm, err := d.ch.PublishWithDeferredConfirm(letter.Exchange, key, true, false, d.letter(m))
-	if err != nil {
-		return fmt.Errorf("publish: %w", err)
+	acked := false
+	if err == nil {
+		acked, err = d.wait(ctx, confirm)
 	}
-	acked, err := confirm.WaitContext(ctx)
 	select {
 	case r, open := <-d.returned: // comes before the confirmation
 		if !open {
@@ -84,6 +90,16 @@ func (d *deadLetters) publish(ctx context.Context, m *message) error {
 		return errors.New("the broker refused it, or the connection ended")
 	}
 	return nil
+}
+
+// wait doesn't wait long for a broker that has said that it takes nothing: other messages do meanwhile.
+func (d *deadLetters) wait(ctx context.Context, confirm *amqp.DeferredConfirmation) (acked bool, err error) {
+	short, cancel := context.WithTimeout(ctx, blockedTime)
+	defer cancel()
+	if acked, err = confirm.WaitContext(short); err == nil || d.blocked.Load() != nil {
+		return acked, err
+	}
+	return confirm.WaitContext(ctx)
 }
 
 func (d *deadLetters) open(ctx context.Context) error {

@@ -123,6 +123,7 @@ func (s *session) acknowledge() error {
 			return &fault{about: theConnection, err: fmt.Errorf("acknowledge: %w", err)}
 		}
 	}
+	s.acknowledged = s.acknowledged || len(left) < len(s.hand)
 	clear(s.hand[len(left):])
 	s.hand = left
 	return nil

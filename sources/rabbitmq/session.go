@@ -14,8 +14,8 @@ import (
 // session is one connection, from dialling to its end.
 type session struct {
 	*Source
-	to        events.Publisher
-	consuming bool // it came as far as that
+	to           events.Publisher
+	acknowledged bool // something was
 
 	ch        *amqp.Channel
 	arriving  *inbox
@@ -58,7 +58,6 @@ func (s *session) run(ctx context.Context, ready func()) error {
 	}
 	defer closeSoon(conn)
 	defer s.dead.close()
-	s.consuming = true
 	ready()
 
 	for {

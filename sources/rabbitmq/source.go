@@ -50,12 +50,13 @@ func (s *Source) Name() string { return s.cfg.Name }
 func (s *Source) Run(ctx context.Context, to events.Publisher) error {
 	broker := outage{log: s.log, begins: "rabbitmq is not to be had", ends: "rabbitmq is back"}
 	for failed := 0; ; failed++ {
-		session := newSession(s, to)
+		session, begun := newSession(s, to), time.Now()
 		err := session.run(ctx, broker.end)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // to end is what it was asked for
 		}
-		if session.consuming {
+		// One that has come to nothing is no good sign, and each costs the messages in hand one of their deliveries.
+		if session.acknowledged || time.Since(begun) > mostWait {
 			failed = 0
 		}
 		broker.begin(err)
