@@ -135,7 +135,7 @@ func TestWindow(t *testing.T) {
 func TestCircuit(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		b := setup(t, rdb, endpoints.Config{Failures: 3, Cooldown: time.Second, MaxCooldown: 2500 * time.Millisecond}) // a slow machine asks within a second
+		b := setup(t, rdb, endpoints.Config{Failures: 3, Cooldown: time.Second, MaxCooldown: 2500 * time.Millisecond})
 		for range 6 { // room for several
 			b.end(b.wantGo(), endpoints.Delivered)
 		}
