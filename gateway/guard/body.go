@@ -9,11 +9,14 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/bellhop-dev/bellhop/internal/problem"
 )
 
 // limitBody bounds what a handler can read, and unpacks it. A problem is the answer to what is refused before it is read.
+// Once the request is answered, the body is to be released.
 func (g *Guard) limitBody(r *http.Request, fault *bodyFault) *problem.Problem {
 	limit := g.cfg.MaxBodyBytes
 	if r.ContentLength > limit {
@@ -23,7 +26,8 @@ func (g *Guard) limitBody(r *http.Request, fault *bodyFault) *problem.Problem {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	body := &body{raw: r.Body, from: r.Body, limit: limit, fault: fault}
+	body := &body{raw: r.Body, from: r.Body, limit: limit, fault: fault, hold: hold{of: &g.bodies}}
+	fault.hold = &body.hold
 	switch encoding {
 	case "", "identity":
 		body.sized = r.ContentLength > 0 // net/http reads no more than that
@@ -45,7 +49,52 @@ func tooLarge(limit int64) *problem.Problem {
 }
 
 // bodyFault is why a body could not be read. The answer tells it in place of whatever the handler made of the read error.
-type bodyFault struct{ problem *problem.Problem }
+type bodyFault struct {
+	problem *problem.Problem
+	hold    *hold // what was read takes up; nil: there is no body
+}
+
+// bodies is what those of all requests at work take up.
+type bodies struct {
+	most int64
+	held atomic.Int64
+}
+
+// freeOfHold is what each body may take up beside: whoever sends little is served, whatever the others send.
+const freeOfHold = 64 << 10
+
+var errNoRoom = errors.New("the bodies at work take up too much")
+
+// retryBodyAfter is when those that are at work have been read, or were too slow.
+const retryBodyAfter = 5 * time.Second
+
+// hold is one body's share.
+type hold struct {
+	of         *bodies
+	read, held int64
+}
+
+// take counts what was read, for as long as the request is at work: its handler keeps it.
+func (h *hold) take(n int) error {
+	h.read += int64(n)
+	more := h.read - freeOfHold - h.held
+	if more <= 0 {
+		return nil
+	}
+	if h.of.held.Add(more) > h.of.most {
+		h.of.held.Add(-more)
+		return errNoRoom
+	}
+	h.held += more
+	return nil
+}
+
+func (h *hold) release() {
+	if h != nil && h.held > 0 {
+		h.of.held.Add(-h.held)
+		h.held = 0
+	}
+}
 
 // body is a request's body within its limit. One that does not tell its size is read whole before the handler sees its first byte:
 // one that is too large never makes the handler's buffers grow, and a gzip bomb is unpacked to the limit and no further.
@@ -56,6 +105,7 @@ type body struct {
 	packed bool
 	sized  bool
 	fault  *bodyFault
+	hold   hold
 
 	read   bool
 	err    error
@@ -66,6 +116,9 @@ type body struct {
 func (b *body) Read(p []byte) (int, error) {
 	if b.sized {
 		n, err := b.from.Read(p)
+		if full := b.hold.take(n); full != nil {
+			return 0, b.explain(full)
+		}
 		return n, b.explain(err)
 	}
 	if !b.read {
@@ -115,6 +168,9 @@ func (b *body) readAll() error {
 		if int64(n) > left {
 			return &http.MaxBytesError{Limit: b.limit}
 		}
+		if err := b.hold.take(n); err != nil {
+			return err
+		}
 		left -= int64(n)
 		if n > 0 {
 			b.chunks = append(b.chunks, chunk[:n])
@@ -149,6 +205,8 @@ func (b *body) explain(err error) error {
 	case b.fault.problem != nil:
 	case errors.As(err, &large):
 		b.fault.problem = tooLarge(b.limit)
+	case errors.Is(err, errNoRoom):
+		b.fault.problem = problem.Unavailable("too many large bodies are on their way at once; send it again later", retryBodyAfter)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.fault.problem = problem.Of(http.StatusRequestTimeout, "the body did not arrive in time; send it again, faster or in parts")
 	case b.packed:

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,6 +50,60 @@ func noise(n int) []byte {
 		data[i] = byte(x)
 	}
 	return data
+}
+
+// Bodies that are sent slowly, by whoever, take up so much together and no more; small ones are served meanwhile.
+func TestBodiesTogether(t *testing.T) {
+	t.Parallel()
+	const most, large, held = 1 << 20, 511 << 10, 2
+	const inChunks = 508 << 10 // of a large one: the last chunk, which is not full, is not counted yet
+	b := setup(t, Config{MaxBodyBytes: most / 2, MaxBodiesBytes: most})
+	b.mux.HandleFunc("POST /hooks/{name}", echo) // no key is asked for
+	send := func(body io.Reader, length int64) *httptest.ResponseRecorder {
+		return b.do("POST", "/hooks/x", body, func(r *http.Request) { r.ContentLength = length })
+	}
+	for name, test := range map[string]struct{ length, each int64 }{"sized": {large, large - freeOfHold}, "chunked": {-1, inChunks - freeOfHold}} {
+		var ends []io.Closer
+		var slow sync.WaitGroup
+		for range held {
+			from, to := io.Pipe()
+			ends = append(ends, to)
+			slow.Go(func() {
+				if w := send(from, test.length); w.Code != http.StatusOK {
+					t.Errorf("%s: one that is sent slowly: %d %s", name, w.Code, w.Body)
+				}
+			})
+			if _, err := to.Write(noise(large)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "they are held", func() bool { return b.bodies.held.Load() == held*test.each })
+		for range 2 {
+			w := send(bytes.NewReader(noise(most/2)), most/2)
+			if p := problemOf(t, w, http.StatusServiceUnavailable); w.Header().Get("Retry-After") == "" || w.Header().Get("Connection") != "close" {
+				t.Errorf("%s: one too many: %v %+v", name, w.Header(), p)
+			}
+		}
+		if now := b.bodies.held.Load(); now != held*test.each {
+			t.Errorf("%s: %d bytes are held after refusals, before it was %d", name, now, held*test.each)
+		}
+		if w := send(bytes.NewReader(noise(freeOfHold)), freeOfHold); w.Code != http.StatusOK {
+			t.Errorf("%s: a small one: %d %s", name, w.Code, w.Body)
+		}
+		for _, end := range ends {
+			_ = end.Close()
+		}
+		slow.Wait()
+		if now := b.bodies.held.Load(); now != 0 {
+			t.Errorf("%s: %d bytes are held, though all is answered", name, now)
+		}
+		if w := send(bytes.NewReader(noise(most/2)), most/2); w.Code != http.StatusOK {
+			t.Errorf("%s: then: %d %s", name, w.Code, w.Body)
+		}
+	}
+	if n := b.seen.count(RejectedBusy); n != 4 {
+		t.Errorf("%d were counted as busy", n)
+	}
 }
 
 // S7 over a real connection.

@@ -16,6 +16,7 @@ const (
 	DefaultAddressRate              = 1000
 	DefaultFailureRate              = 1
 	DefaultMaxBodyBytes             = 4 << 20
+	DefaultMaxBodiesBytes           = 256 << 20
 	DefaultMaxHeaderBytes           = 32 << 10
 	DefaultMaxConnections           = 10_000
 	DefaultMaxConnectionsPerAddress = 1_000
@@ -46,6 +47,9 @@ type Config struct {
 
 	// MaxBodyBytes is the largest request body accepted, unpacked if it came as gzip. Default 4 MiB.
 	MaxBodyBytes int64 `mapstructure:"max_body_bytes"`
+	// MaxBodiesBytes is how much of the bodies of all requests at work is held at once, the first 64 KiB of each apart. Beyond it a large
+	// body is answered with 503: thousands that send theirs slowly, with no key, do not take up all memory. Default 256 MiB.
+	MaxBodiesBytes int64 `mapstructure:"max_bodies_bytes"`
 	// MaxHeaderBytes is the largest request line with headers accepted; the server allows 4 KiB more. Default 32 KiB.
 	MaxHeaderBytes int `mapstructure:"max_header_bytes"`
 
@@ -78,6 +82,7 @@ func (c Config) WithDefaults() Config {
 	c.AddressBurst = cmp.Or(c.AddressBurst, 2*time.Second)
 	c.FailureRate = cmp.Or(c.FailureRate, DefaultFailureRate)
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, DefaultMaxBodyBytes)
+	c.MaxBodiesBytes = cmp.Or(c.MaxBodiesBytes, max(DefaultMaxBodiesBytes, c.MaxBodyBytes))
 	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, DefaultMaxHeaderBytes)
 	c.MaxConnections = cmp.Or(c.MaxConnections, DefaultMaxConnections)
 	c.MaxConnectionsPerAddress = cmp.Or(c.MaxConnectionsPerAddress, DefaultMaxConnectionsPerAddress)
@@ -116,6 +121,7 @@ func (c Config) Validate() error {
 	within("burst", c.Burst, 100*time.Millisecond, time.Hour)
 	within("address_burst", c.AddressBurst, 100*time.Millisecond, time.Hour)
 	check(c.MaxBodyBytes >= 1024 && c.MaxBodyBytes <= 256<<20, "max_body_bytes: is %d, 1 KiB to 256 MiB are allowed", c.MaxBodyBytes)
+	check(c.MaxBodiesBytes >= c.MaxBodyBytes, "max_bodies_bytes: is %d, at least max_body_bytes (%d) is needed", c.MaxBodiesBytes, c.MaxBodyBytes)
 	check(c.MaxHeaderBytes >= 1024 && c.MaxHeaderBytes <= 1<<20, "max_header_bytes: is %d, 1 KiB to 1 MiB are allowed", c.MaxHeaderBytes)
 	check(c.MaxConnections > 0, "max_connections: is %d, must be positive", c.MaxConnections)
 	check(c.MaxConnectionsPerAddress > 0, "max_connections_per_address: is %d, must be positive", c.MaxConnectionsPerAddress)

@@ -37,7 +37,7 @@ const (
 	RejectedLimit       Reason = "limit"       // 429: too many requests of an address or a key, or wrong keys
 	RejectedAuth        Reason = "auth"        // 401, 403: no key, a wrong one, or one without the scope
 	RejectedSize        Reason = "size"        // 413: the body is too large
-	RejectedBusy        Reason = "busy"        // 503: keys cannot be checked, Redis is away
+	RejectedBusy        Reason = "busy"        // 503: keys cannot be checked, Redis is away; or large bodies take up too much
 	RejectedOther       Reason = "other"       // 415: the body's encoding is not known
 	RejectedConnections Reason = "connections" // closed without an answer: too many connections
 )
@@ -56,6 +56,7 @@ type Guard struct {
 	proxies  proxies
 	limits   *limiter
 	conns    *connections
+	bodies   bodies
 
 	keyQuota, addressQuota, failureQuota quota
 }
@@ -86,6 +87,7 @@ func New(cfg Config, deps Deps) (*Guard, error) {
 		addressQuota: newQuota(cfg.AddressRate, cfg.AddressBurst),
 		failureQuota: quota{rate: cfg.FailureRate, size: failuresAtOnce},
 	}
+	g.bodies.most = cfg.MaxBodiesBytes
 	g.conns = newConnections(cfg, g.proxies, deps.Observer)
 	return g, nil
 }

@@ -205,8 +205,13 @@ func (g *Guard) recover(a *answer, r *http.Request, v *visit) {
 // done tells the log and the observer. Neither a path nor a query stands there: both can hold secrets.
 func (g *Guard) done(a *answer, r *http.Request, v *visit) {
 	took := time.Since(v.began)
-	if p := a.fault.problem; p != nil && a.status == http.StatusRequestEntityTooLarge {
+	a.fault.hold.release()
+	switch p := a.fault.problem; {
+	case p == nil || p.Status != a.status:
+	case p.Status == http.StatusRequestEntityTooLarge:
 		g.observer.Rejected(RejectedSize)
+	case p.Status == http.StatusServiceUnavailable:
+		g.observer.Rejected(RejectedBusy)
 	}
 	g.observer.RequestDone(route(r), method(r), a.status, took)
 	g.log.LogAttrs(r.Context(), slog.LevelInfo, "request",
