@@ -63,7 +63,7 @@ func places(t *testing.T, vhost *rabbittest.VHost) *strings.Replacer {
 			t.Fatal(err)
 		}
 		pairs = append(pairs, port, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-		defer l.Close() //nolint:errcheck // it held a port, so that the next one is another
+		defer l.Close() // it holds the port, so that the next one is another
 	}
 	return strings.NewReplacer(pairs...)
 }
@@ -87,7 +87,7 @@ func (r *reader) walk(page []block) {
 			r.keep(b, text)
 			continue
 		case lang == "bash":
-			r.said = r.run(b, r.command(nil, "bash", "-euc", text))
+			r.said = r.run(b, r.command(r.t.Context(), "bash", "-euc", text))
 			kind = lang
 		case kind == "program":
 			r.said = r.run(b, r.program(i, lang, text))
@@ -141,7 +141,7 @@ func awaitQueue(t *testing.T, vhost *rabbittest.VHost, queue string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer channel.Close() //nolint:errcheck // it may be closed already
+		defer channel.Close()
 		_, err = channel.QueueDeclarePassive(queue, true, false, false, false, nil)
 		return err == nil
 	})
@@ -168,13 +168,11 @@ func (r *reader) keep(b block, text string) {
 	name, data := "triggers.yaml", []byte(text)
 	if _, rules := top["triggers"].([]any); !rules {
 		merge(r.config, top)
-		var err error
-		if name = "bellhop.yaml"; err == nil {
-			data, err = yaml.Marshal(r.config)
-		}
+		all, err := yaml.Marshal(r.config)
 		if err != nil {
 			r.t.Fatal(err)
 		}
+		name, data = "bellhop.yaml", all
 	}
 	if err := os.WriteFile(filepath.Join(r.dir, name), data, 0o600); err != nil {
 		r.t.Fatal(err)
@@ -202,9 +200,6 @@ func merge(into, from map[string]any) {
 
 // command has what the reader's shell has.
 func (r *reader) command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	if ctx == nil {
-		ctx = r.t.Context()
-	}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = r.dir
 	for _, variable := range os.Environ() {
