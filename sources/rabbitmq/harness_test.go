@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/goleak"
 
 	"github.com/bellhop-dev/bellhop/internal/rabbittest"
 	"github.com/bellhop-dev/bellhop/sources"
@@ -24,7 +26,11 @@ func TestMain(m *testing.M) {
 			return nil, fmt.Errorf("read the settings: %w", err)
 		}
 		return rabbitmq.New(cfg, logger)
-	})
+	},
+		// The broker that tests share ends with the process.
+		goleak.IgnoreAnyFunction("github.com/bellhop-dev/bellhop/internal/rabbittest.startProcess.func1"),
+		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"),
+	)
 }
 
 // harness is a virtual host with one source's queue, "orders".
@@ -34,6 +40,7 @@ type harness struct {
 	cfg  rabbitmq.Config
 	conn *amqp.Connection
 	ch   *amqp.Channel
+	ends sync.Once // the test closes conn
 }
 
 func newHarness(t *testing.T, b *rabbittest.Broker) *harness {
@@ -96,6 +103,7 @@ func (h *harness) SendPoison(t testing.TB, n int) {
 // send publishes until all are confirmed, also over an outage of the broker.
 func (h *harness) send(t testing.TB, list ...amqp.Publishing) {
 	t.Helper()
+	h.ends.Do(func() { t.Cleanup(h.close) })
 	deadline := time.Now().Add(limit)
 	for {
 		err := h.trySend(list)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
 
 	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/sources"
@@ -26,10 +27,16 @@ const duplicates = "sourcetest:duplicates"
 type task struct{ Settings, Redis string }
 
 // Main is what a TestMain calls: it runs the tests, or, started by one of them, the source of a harness's Settings until it is killed.
-func Main(m *testing.M, open func(settings string, logger *slog.Logger) (sources.Source, error)) {
+// Goroutines must not outlive the tests, but for those that the options name.
+func Main(m *testing.M, open func(settings string, logger *slog.Logger) (sources.Source, error), leaks ...goleak.Option) {
 	text, is := os.LookupEnv(asProcess)
 	if !is {
-		os.Exit(m.Run()) //nolint:forbidigo // a TestMain ends the process
+		code := m.Run()
+		if err := goleak.Find(leaks...); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code) //nolint:forbidigo // a TestMain ends the process
 	}
 	if err := be(text, open); err != nil {
 		fmt.Fprintln(os.Stderr, err)
