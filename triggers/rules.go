@@ -68,6 +68,7 @@ type fileState struct {
 // compiled is a rule of the store, or why there is none.
 type compiled struct {
 	revision int64
+	changed  time.Time
 	rule     *rule
 	warnings []error
 	fault    error
@@ -280,10 +281,10 @@ func (r *Rules) compileStored(s Stored, names []string) compiled {
 		return compiled{fault: fmt.Errorf("a trigger of this name stands in %s, which wins: delete this one, or rename it", effectiveOf(own).place())}
 	}
 	c, known := r.compiled[s.Name]
-	if known && c.revision == s.Revision && (c.fault == nil || slices.Equal(c.names, names)) {
+	if known && c.revision == s.Revision && c.changed.Equal(s.Changed) && (c.fault == nil || slices.Equal(c.names, names)) {
 		return c
 	}
-	c = compiled{revision: s.Revision, fault: s.Fault}
+	c = compiled{revision: s.Revision, changed: s.Changed, fault: s.Fault}
 	if s.Trigger != nil {
 		scratch := newSet(r.compiler.cfg, r.tasks)
 		rule, faults := scratch.compile(r.compiler, *s.Trigger)

@@ -352,20 +352,22 @@ type snapshot struct {
 	records map[string]Stored
 }
 
-// version tells one state of the store from all others.
+// version tells one state of the store from all others, also where a failover has lost a change and the next one took its revision.
 type version struct {
 	epoch    string
 	revision int64
+	change   string
 }
 
 func versionOf(values []any) version {
 	epoch, _ := values[0].(string)
 	text, _ := values[1].(string)
 	revision, _ := strconv.ParseInt(text, 10, 64)
-	return version{epoch, revision}
+	change, _ := values[2].(string)
+	return version{epoch, revision, change}
 }
 
-var versionFields = []string{"epoch", "revision"}
+var versionFields = []string{"epoch", "revision", "change"}
 
 func (s *Store) snapshot(ctx context.Context) (snapshot, error) {
 	var at *redis.SliceCmd
