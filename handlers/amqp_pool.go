@@ -76,12 +76,18 @@ func (p *amqpPool) channel(ctx context.Context) (*amqpChannel, error) {
 	}
 }
 
+// openTime is how long a broker may take to open a channel, which it does at once.
+const openTime = 5 * time.Second
+
 func (p *amqpPool) open(ctx context.Context) (*amqpChannel, error) {
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
 	case <-ctx.Done():
 		return nil, fmt.Errorf("connect: %w", ctx.Err())
+	}
+	if err := ctx.Err(); err != nil { // a select takes either way when both are open
+		return nil, fmt.Errorf("connect: %w", err)
 	}
 	if p.conn == nil || p.conn.IsClosed() {
 		conn, err := p.dial(ctx)
@@ -91,10 +97,10 @@ func (p *amqpPool) open(ctx context.Context) (*amqpChannel, error) {
 		p.conn, p.blocked = conn, new(atomic.Pointer[string])
 		go watchBlocked(conn.NotifyBlocked(make(chan amqp.Blocking, 1)), p.blocked)
 	}
-	// A broker that hangs would keep the turn from all others: its connection ends then.
+	// A broker that hangs would keep the turn from all others: its connection ends then. Not with ctx, for others publish over it.
 	conn := p.conn
-	stop := context.AfterFunc(ctx, func() { _ = conn.CloseDeadline(time.Now()) })
-	defer stop()
+	hanging := time.AfterFunc(openTime, func() { _ = conn.CloseDeadline(time.Now()) })
+	defer hanging.Stop()
 	ch, err := conn.Channel()
 	if err != nil {
 		return nil, fmt.Errorf("open a channel: %w", err)

@@ -167,6 +167,8 @@ func TestAMQPPublish(t *testing.T) {
 		}
 	})
 
+	t.Run("who has no time left spares the connection", func(t *testing.T) { sparesTheConnection(t, v) })
+
 	t.Run("over TLS", func(t *testing.T) {
 		b := v.Broker
 		trusting := handlers.AMQPConfig{URL: "amqps://guest:guest@" + b.TLSAddr() + "/" + v.Name, CAFile: b.CAFile()}
