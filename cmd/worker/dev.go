@@ -126,8 +126,8 @@ func (p *process) banner(server *redisembed.Instance, now wired) {
 	fmt.Fprintf(&b, "  %s log:write '{\"message\":\"hello\"}' --wait 10s\n", enqueue)
 	fmt.Fprintf(&b, "  %s http:request '{\"url\":\"http://%s/readyz\"}' --wait 10s\n", enqueue, probes)
 	fmt.Fprintf(&b, "  %s --event com.acme.email.received '{\"folder\":\"INBOX\",\"from\":\"ada@example.com\"}'\n", strings.Split(enqueue, " --queue")[0])
-	fmt.Fprintf(&b, "  curl http://%s/v1/events -H 'Authorization: Bearer %s' -H 'Content-Type: application/cloudevents+json' \\\n", now.gateway.Addr(), now.key)
-	fmt.Fprintf(&b, "    -d '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/shell\",\"type\":\"com.acme.order.paid\",\"data\":{\"total\":42}}'\n")
+	fmt.Fprintf(&b, "  curl http://%s/v1/events -H 'Authorization: Bearer %s' -H 'Content-Type: application/cloudevents+json' ", now.gateway.Addr(), now.key)
+	fmt.Fprintf(&b, "-d '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/shell\",\"type\":\"com.acme.order.paid\",\"data\":{\"total\":42}}'\n")
 	fmt.Fprintf(&b, "  %s --list\n\nCtrl-C stops.\n\n", strings.Split(enqueue, " --queue")[0])
 	_, _ = io.WriteString(p.stdout, b.String())
 }

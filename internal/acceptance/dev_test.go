@@ -42,8 +42,8 @@ func TestDev(t *testing.T) {
 			}
 
 			commands := printedCommands(dev.stdout.String())
-			if len(commands) != 4 {
-				t.Fatalf("%d commands are printed, want 4: %q", len(commands), commands)
+			if len(commands) != 5 {
+				t.Fatalf("%d commands are printed, want 5: %q", len(commands), commands)
 			}
 			for _, c := range commands {
 				prepare(t, dir, "sh", "-c", c).run().want(t, 0)
