@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -131,11 +132,15 @@ func decodeReplay(body []byte) (events.ReplayRequest, *problem.Problem) {
 	var r events.ReplayRequest
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&r); err != nil {
-		status := http.StatusUnprocessableEntity
-		if !json.Valid(body) {
-			status = http.StatusBadRequest
-		}
+	err := d.Decode(&r)
+	status := http.StatusUnprocessableEntity
+	switch { // null, and the beginning of something else, would be a replay of everything
+	case !json.Valid(body):
+		status, err = http.StatusBadRequest, cmp.Or(err, errNoObject)
+	case bytes.Equal(bytes.TrimSpace(body), []byte("null")):
+		err = errNoObject
+	}
+	if err != nil {
 		fault := problem.Fault{Pointer: pointer(""), Detail: strings.TrimPrefix(err.Error(), "json: ") + ": see the operation in /openapi.json"}
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			fault.Pointer = pointer("." + wrong.Field)
@@ -152,6 +157,8 @@ func decodeReplay(body []byte) (events.ReplayRequest, *problem.Problem) {
 	}
 	return r, nil
 }
+
+var errNoObject = errors.New("it is not one JSON object")
 
 type replayInput struct {
 	ID string `path:"id" maxLength:"128" doc:"The replay's id."`

@@ -100,3 +100,16 @@ func TestReplayRefuses(t *testing.T) {
 	// Here no worker serves the task, and the gateway doesn't know it.
 	want[problem.Problem](t, d.call("POST", "/v1/events/replay", keys.Admin, `{}`), 503)
 }
+
+// What is not one whole object asks for nothing: read as far as it goes, it would ask for a replay of everything.
+func TestReplayTakesOneObject(t *testing.T) {
+	t.Parallel()
+	for body, status := range map[string]int{`{} {"trigger":"a"}`: 400, `{}]`: 400, `{"trigger":`: 400, `null`: 422, `[]`: 422, `"x"`: 422} {
+		if r, p := decodeReplay([]byte(body)); p == nil || p.Status != status || len(p.Errors) != 1 {
+			t.Errorf("%s: %+v, %+v", body, r, p)
+		}
+	}
+	if _, p := decodeReplay([]byte(" {} \n")); p != nil {
+		t.Errorf("all of it: %v", p)
+	}
+}
