@@ -54,14 +54,15 @@ type bodyFault struct {
 	hold    *hold // what was read takes up; nil: there is no body
 }
 
-// bodies is what those of all requests at work take up.
+// bodies is what those of all requests at work take up: the beginnings of all, and apart from them what is large. So whoever sends little is
+// served, whatever the others send.
 type bodies struct {
-	most int64
-	held atomic.Int64
+	most         int64 // of each of the two
+	begun, large atomic.Int64
 }
 
-// freeOfHold is what each body may take up beside: whoever sends little is served, whatever the others send.
-const freeOfHold = 64 << 10
+// beginning is how much of a body counts as its beginning.
+const beginning = 64 << 10
 
 var errNoRoom = errors.New("the bodies at work take up too much")
 
@@ -70,29 +71,38 @@ const retryBodyAfter = 5 * time.Second
 
 // hold is one body's share.
 type hold struct {
-	of         *bodies
-	read, held int64
+	of                 *bodies
+	read, begun, large int64
 }
 
 // take counts what was read, for as long as the request is at work: its handler keeps it.
 func (h *hold) take(n int) error {
 	h.read += int64(n)
-	more := h.read - freeOfHold - h.held
-	if more <= 0 {
-		return nil
-	}
-	if h.of.held.Add(more) > h.of.most {
-		h.of.held.Add(-more)
+	if !h.of.add(&h.of.begun, &h.begun, min(h.read, beginning)) || !h.of.add(&h.of.large, &h.large, h.read-beginning) {
 		return errNoRoom
 	}
-	h.held += more
 	return nil
 }
 
+// add brings a share up to so much; false if there is no room.
+func (b *bodies) add(all *atomic.Int64, share *int64, to int64) bool {
+	more := to - *share
+	if more <= 0 {
+		return true
+	}
+	if all.Add(more) > b.most {
+		all.Add(-more)
+		return false
+	}
+	*share = to
+	return true
+}
+
 func (h *hold) release() {
-	if h != nil && h.held > 0 {
-		h.of.held.Add(-h.held)
-		h.held = 0
+	if h != nil {
+		h.of.begun.Add(-h.begun)
+		h.of.large.Add(-h.large)
+		h.begun, h.large = 0, 0
 	}
 }
 
@@ -206,7 +216,7 @@ func (b *body) explain(err error) error {
 	case errors.As(err, &large):
 		b.fault.problem = tooLarge(b.limit)
 	case errors.Is(err, errNoRoom):
-		b.fault.problem = problem.Unavailable("too many large bodies are on their way at once; send it again later", retryBodyAfter)
+		b.fault.problem = problem.Unavailable("too many bodies are on their way at once; send it again later", retryBodyAfter)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.fault.problem = problem.Of(http.StatusRequestTimeout, "the body did not arrive in time; send it again, faster or in parts")
 	case b.packed:

@@ -62,7 +62,7 @@ func TestBodiesTogether(t *testing.T) {
 	send := func(body io.Reader, length int64) *httptest.ResponseRecorder {
 		return b.do("POST", "/hooks/x", body, func(r *http.Request) { r.ContentLength = length })
 	}
-	for name, test := range map[string]struct{ length, each int64 }{"sized": {large, large - freeOfHold}, "chunked": {-1, inChunks - freeOfHold}} {
+	for name, test := range map[string]struct{ length, each int64 }{"sized": {large, large - beginning}, "chunked": {-1, inChunks - beginning}} {
 		var ends []io.Closer
 		var slow sync.WaitGroup
 		for range held {
@@ -77,31 +77,50 @@ func TestBodiesTogether(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "they are held", func() bool { return b.bodies.held.Load() == held*test.each })
+		eventually(t, "they are held", func() bool { return b.bodies.large.Load() == held*test.each })
 		for range 2 {
 			w := send(bytes.NewReader(noise(most/2)), most/2)
 			if p := problemOf(t, w, http.StatusServiceUnavailable); w.Header().Get("Retry-After") == "" || w.Header().Get("Connection") != "close" {
 				t.Errorf("%s: one too many: %v %+v", name, w.Header(), p)
 			}
 		}
-		if now := b.bodies.held.Load(); now != held*test.each {
+		if now := b.bodies.large.Load(); now != held*test.each {
 			t.Errorf("%s: %d bytes are held after refusals, before it was %d", name, now, held*test.each)
 		}
-		if w := send(bytes.NewReader(noise(freeOfHold)), freeOfHold); w.Code != http.StatusOK {
+		if w := send(bytes.NewReader(noise(beginning)), beginning); w.Code != http.StatusOK {
 			t.Errorf("%s: a small one: %d %s", name, w.Code, w.Body)
 		}
 		for _, end := range ends {
 			_ = end.Close()
 		}
 		slow.Wait()
-		if now := b.bodies.held.Load(); now != 0 {
+		if now := b.bodies.large.Load(); now != 0 {
 			t.Errorf("%s: %d bytes are held, though all is answered", name, now)
 		}
 		if w := send(bytes.NewReader(noise(most/2)), most/2); w.Code != http.StatusOK {
 			t.Errorf("%s: then: %d %s", name, w.Code, w.Body)
 		}
 	}
-	if n := b.seen.count(RejectedBusy); n != 4 {
+	var ends []io.Closer
+	var slow sync.WaitGroup
+	for range most / beginning { // small ones, very many
+		from, to := io.Pipe()
+		ends = append(ends, to)
+		slow.Go(func() { send(from, beginning+1) })
+		if _, err := to.Write(noise(beginning)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "they are held", func() bool { return b.bodies.begun.Load() == most })
+	problemOf(t, send(strings.NewReader("{}"), 2), http.StatusServiceUnavailable)
+	for _, end := range ends {
+		_ = end.Close()
+	}
+	slow.Wait()
+	if begun := b.bodies.begun.Load(); begun != 0 {
+		t.Errorf("%d bytes are held, though all is answered", begun)
+	}
+	if n := b.seen.count(RejectedBusy); n != 5 {
 		t.Errorf("%d were counted as busy", n)
 	}
 }
@@ -262,7 +281,7 @@ func FuzzGzipBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		const limit = 1024
 		var fault bodyFault
-		b := &body{raw: io.NopCloser(bytes.NewReader(data)), packed: true, limit: limit, fault: &fault}
+		b := &body{hold: hold{of: &bodies{most: 1 << 30}}, raw: io.NopCloser(bytes.NewReader(data)), packed: true, limit: limit, fault: &fault}
 		got, err := io.ReadAll(b)
 		if len(got) > limit || (err == nil) != (fault.problem == nil) || err != nil && len(got) > 0 {
 			t.Errorf("%d bytes, %v, %v", len(got), err, fault.problem)

@@ -47,8 +47,9 @@ type Config struct {
 
 	// MaxBodyBytes is the largest request body accepted, unpacked if it came as gzip. Default 4 MiB.
 	MaxBodyBytes int64 `mapstructure:"max_body_bytes"`
-	// MaxBodiesBytes is how much of the bodies of all requests at work is held at once, the first 64 KiB of each apart. Beyond it a large
-	// body is answered with 503: thousands that send theirs slowly, with no key, do not take up all memory. Default 256 MiB.
+	// MaxBodiesBytes is how much of the bodies of all requests at work is held at once; the first 64 KiB of each are counted apart, and have
+	// as much again. Beyond it a body is answered with 503: thousands that send theirs slowly, with no key, do not take up all memory.
+	// Default 256 MiB.
 	MaxBodiesBytes int64 `mapstructure:"max_bodies_bytes"`
 	// MaxHeaderBytes is the largest request line with headers accepted; the server allows 4 KiB more. Default 32 KiB.
 	MaxHeaderBytes int `mapstructure:"max_header_bytes"`
