@@ -97,6 +97,9 @@ func (p *amqpPool) open(ctx context.Context) (*amqpChannel, error) {
 		p.conn, p.blocked = conn, new(atomic.Pointer[string])
 		go watchBlocked(conn.NotifyBlocked(make(chan amqp.Blocking, 1)), p.blocked)
 	}
+	if err := taken(p.blocked); err != nil {
+		return nil, err
+	}
 	// A broker that hangs would keep the turn from all others: its connection ends then. Not with ctx, for others publish over it.
 	conn := p.conn
 	hanging := time.AfterFunc(openTime, func() { _ = conn.CloseDeadline(time.Now()) })
@@ -151,6 +154,15 @@ func (p *amqpPool) dial(ctx context.Context) (*amqp.Connection, error) {
 		_ = conn.CloseDeadline(time.Now())
 	}
 	return conn, err
+}
+
+// taken fails if the broker has said that it takes nothing. What is written all the same waits on the way, and is taken later: once for
+// each attempt.
+func taken(blocked *atomic.Pointer[string]) error {
+	if reason := blocked.Load(); reason != nil {
+		return fmt.Errorf("the broker takes no messages: %s; free memory or disk there", *reason)
+	}
+	return nil
 }
 
 // watchBlocked ends with the connection.

@@ -67,6 +67,9 @@ func (h *AMQP) Publish(ctx context.Context, p tasks.AMQPMessage) error {
 
 // publish returns whether the channel can carry another message. One whose message nobody has told of yet can't.
 func (ch *amqpChannel) publish(ctx context.Context, p tasks.AMQPMessage, m amqp.Publishing) (reusable bool, err error) {
+	if err := taken(ch.blocked); err != nil {
+		return true, err
+	}
 	// A broker that reads nothing more would hold the call for as long: the time is over at the end of ctx.
 	written := make(chan error, 1)
 	var confirm *amqp.DeferredConfirmation
@@ -106,8 +109,8 @@ func (ch *amqpChannel) publish(ctx context.Context, p tasks.AMQPMessage, m amqp.
 }
 
 func (ch *amqpChannel) unconfirmed(ctx context.Context) error {
-	if reason := ch.blocked.Load(); reason != nil {
-		return fmt.Errorf("the broker takes no messages: %s; free memory or disk there: %w", *reason, ctx.Err())
+	if err := taken(ch.blocked); err != nil {
+		return fmt.Errorf("%w: %w", err, ctx.Err())
 	}
 	return fmt.Errorf("the broker did not confirm the message in time: %w", ctx.Err())
 }

@@ -183,16 +183,31 @@ func TestAMQPPublish(t *testing.T) {
 	t.Run("a broker short of memory is waited for, not for ever", func(t *testing.T) {
 		v.Broker.SetMemoryLimit(t, "0")
 		defer v.Broker.SetMemoryLimit(t, "0.6")
+		queue(t, ch, "short", nil)
 		blocked := newAMQP(t, handlers.AMQPConfig{URL: v.URL(), Timeout: 3 * time.Second})
 		deadline := time.Now().Add(time.Minute)
-		err := publish(t, blocked, tasks.AMQPMessage{RoutingKey: "q"})
-		for err == nil && time.Now().Before(deadline) { // it looks at its memory every few seconds
-			err = publish(t, blocked, tasks.AMQPMessage{RoutingKey: "q"})
+		sent := 1
+		err := publish(t, blocked, tasks.AMQPMessage{RoutingKey: "short"})
+		for ; err == nil && time.Now().Before(deadline); sent++ { // it looks at its memory every few seconds
+			err = publish(t, blocked, tasks.AMQPMessage{RoutingKey: "short"})
 		}
 		wantRetry(t, err, "memory")
+		// What is written meanwhile would be taken later, once for each attempt.
+		for range 3 {
+			wantRetry(t, publish(t, blocked, tasks.AMQPMessage{RoutingKey: "short"}), "memory")
+		}
 		v.Broker.SetMemoryLimit(t, "0.6")
-		if err := publish(t, h, tasks.AMQPMessage{RoutingKey: "q"}); err != nil {
-			t.Errorf("afterwards: %v", err)
+		for err = publish(t, blocked, tasks.AMQPMessage{RoutingKey: "short"}); err != nil; err = publish(t, blocked, tasks.AMQPMessage{RoutingKey: "short"}) {
+			if time.Now().After(deadline) {
+				t.Fatalf("afterwards: %v", err)
+			}
+		}
+		q, err := ch.QueueDeclarePassive("short", true, false, false, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q.Messages < sent || q.Messages > sent+1 { // the last one before it was known may have been written
+			t.Errorf("%d messages, %d were sent before it was known, and one afterwards", q.Messages, sent)
 		}
 	})
 }
