@@ -227,9 +227,8 @@ func headerValue(s string) (value, fault string) {
 // splitEvents takes a batch apart: an event that can't be read does not decide for its neighbours.
 func splitEvents(body []byte, most int) ([]json.RawMessage, *problem.Problem) {
 	items, more, err := splitList(body, most)
-	var syntax *json.SyntaxError
-	if errors.As(json.Unmarshal(body, &struct{}{}), &syntax) { // of the whole, also behind what was taken
-		err = syntax
+	if broken, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(body, &struct{}{})); ok { // of the whole, also behind what was taken
+		err = broken
 	}
 	if err != nil {
 		return nil, refusal(http.StatusBadRequest, []problem.Fault{{Pointer: pointer(""), Detail: "it must be a JSON array of events: " + err.Error()}})

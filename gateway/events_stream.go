@@ -134,7 +134,7 @@ func (s *eventStream) run(ctx context.Context, tail *events.Tail) error {
 		stop()
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		case !s.allowed(ctx):
 			return errRevoked
 		case err == nil && e.Event != nil:
