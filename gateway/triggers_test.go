@@ -322,7 +322,7 @@ func TestTryAnswers(t *testing.T) {
 		"no JSON":         {`{`, 400, "#"},
 		"both":            {map[string]any{"name": "greet", "trigger": map[string]any{}, "event": event("1")}, 422, "#/trigger"},
 		"no event":        {`{"name":"greet"}`, 422, "#/event"},
-		"unknown field":   {`{"nmae":"greet"}`, 422, "#/nmae"},
+		"unknown field":   {`{"naem":"greet"}`, 422, "#/naem"},
 		"faulty trigger":  {map[string]any{"trigger": map[string]any{"on": "a", "run": "test:greet", "with": map[string]any{"name": "${"}}, "event": event("1")}, 422, "#/trigger/with/name"},
 		"mistyped":        {map[string]any{"trigger": map[string]any{"on": "a", "rnu": "x"}, "event": event("1")}, 422, "#/trigger/rnu"},
 		"no CloudEvent":   {`{"name":"greet","event":{"type":"x"}}`, 422, "#/event"},

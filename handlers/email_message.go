@@ -52,10 +52,9 @@ func newEmail(ctx context.Context, cfg EmailConfig, p tasks.Email) (*email, erro
 	m.content.SetMessageIDWithValue(m.id)
 	m.content.SetDate()
 	m.content.Subject(p.Subject)
-	switch {
-	case p.Text == "":
+	if p.Text == "" {
 		m.content.SetBodyString(gomail.TypeTextHTML, p.HTML)
-	default:
+	} else {
 		m.content.SetBodyString(gomail.TypeTextPlain, p.Text)
 		if p.HTML != "" {
 			m.content.AddAlternativeString(gomail.TypeTextHTML, p.HTML)

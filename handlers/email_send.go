@@ -95,7 +95,7 @@ func (h *Email) dial(ctx context.Context) (net.Conn, error) {
 // outcome is how the job goes on. It tells the server's words, without what it may have been told.
 func (h *Email) outcome(ctx, during context.Context, p tasks.Email, err error) error {
 	told := "smtp " + net.JoinHostPort(h.cfg.Host, strconv.Itoa(h.cfg.Port))
-	var refused *smtpRefusal
+	var refused *smtpRefusalError
 	switch {
 	case errors.As(err, &refused):
 		text := told + ": " + refused.tell(func(s string) string { return h.secrets(p).mask(s, maxExcerpt) })

@@ -167,9 +167,9 @@ func (c *mailConn) command(command string) bool {
 	c.said = append(c.said, map[bool]string{true: "*", false: ""}[c.secure]+command)
 	c.mu.Unlock()
 	verb, _, _ := strings.Cut(strings.ToUpper(command), " ")
-	ok := true
-	switch {
-	case verb == "EHLO":
+	var ok bool
+	switch verb {
+	case "EHLO":
 		lines := []string{"250-test", "250-8BITMIME", "250-ENHANCEDSTATUSCODES"}
 		if !c.secure && !c.noStartTLS {
 			lines = append(lines, "250-STARTTLS")
@@ -178,7 +178,7 @@ func (c *mailConn) command(command string) bool {
 			lines = append(lines, "250-AUTH "+c.mechanisms)
 		}
 		_, ok = c.reply(command, strings.Join(append(lines, "250 SIZE 1000000"), "\r\n"))
-	case verb == "STARTTLS":
+	case "STARTTLS":
 		var text string
 		if text, ok = c.reply(command, "220 go ahead"); ok && text[0] == '2' {
 			conn := tls.Server(c.conn, c.tls)
@@ -187,25 +187,25 @@ func (c *mailConn) command(command string) bool {
 			}
 			c.conn, c.in, c.secure = conn, bufio.NewReader(conn), true
 		}
-	case verb == "AUTH":
+	case "AUTH":
 		ok = c.login(command)
-	case verb == "MAIL":
+	case "MAIL":
 		c.mail = receivedMail{from: bare(command)}
 		_, ok = c.reply(command, "250 2.1.0 ok")
-	case verb == "RCPT":
+	case "RCPT":
 		var text string
 		if text, ok = c.reply(command, "250 2.1.5 ok"); ok && text[0] == '2' {
 			c.mail.recipients = append(c.mail.recipients, bare(command))
 		}
-	case verb == "DATA":
+	case "DATA":
 		var text string
 		if text, ok = c.reply(command, "354 go ahead"); ok && text[0] == '3' {
 			ok = c.data()
 		}
-	case verb == "QUIT":
+	case "QUIT":
 		c.say("221 bye")
 		return false
-	case verb == "RSET" || verb == "NOOP":
+	case "RSET", "NOOP":
 		ok = c.say("250 ok")
 	default:
 		ok = c.say("500 5.5.1 what?")

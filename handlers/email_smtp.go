@@ -103,13 +103,13 @@ func (s *smtpSession) send(m *email, ending func() error) (said string, err erro
 
 // recipients asks for each, so that the error names all that are refused.
 func (s *smtpSession) recipients(all []string) error {
-	var refused *smtpRefusal
+	var refused *smtpRefusalError
 	for _, address := range all {
 		err := s.client.Rcpt(bracketed(address))
 		if err == nil {
 			continue
 		}
-		var one *smtpRefusal
+		var one *smtpRefusalError
 		if !errors.As(refusal("recipient", address, err), &one) {
 			return fmt.Errorf("name the recipients: %w", err) // the connection is gone
 		}
@@ -127,8 +127,8 @@ func (s *smtpSession) recipients(all []string) error {
 
 func bracketed(address string) string { return (&mail.Address{Address: address}).String() }
 
-// smtpRefusal is a server's no to a sender, to recipients or to a message.
-type smtpRefusal struct {
+// smtpRefusalError is a server's no to a sender, to recipients or to a message.
+type smtpRefusalError struct {
 	what  string
 	words []smtpWords
 }
@@ -145,13 +145,13 @@ func refusal(what, recipient string, err error) error {
 	if !errors.As(err, &answer) {
 		return fmt.Errorf("send the message: %w", err)
 	}
-	return &smtpRefusal{what: what, words: []smtpWords{{recipient, answer.Code, answer.Msg}}}
+	return &smtpRefusalError{what: what, words: []smtpWords{{recipient, answer.Code, answer.Msg}}}
 }
 
-func (e *smtpRefusal) Error() string { return e.tell(func(s string) string { return s }) }
+func (e *smtpRefusalError) Error() string { return e.tell(func(s string) string { return s }) }
 
 // tell says it, with the server's texts as clean makes them.
-func (e *smtpRefusal) tell(clean func(string) string) string {
+func (e *smtpRefusalError) tell(clean func(string) string) string {
 	parts := make([]string, len(e.words))
 	for i, w := range e.words {
 		parts[i] = fmt.Sprintf("%d %s", w.code, clean(w.text))
@@ -167,14 +167,13 @@ func (e *smtpRefusal) tell(clean func(string) string) string {
 }
 
 // final tells that one of the words is a 5xx: the message can't go to all of its recipients any more.
-func (e *smtpRefusal) final() bool {
+func (e *smtpRefusalError) final() bool {
 	return slices.ContainsFunc(e.words, func(w smtpWords) bool { return w.code/100 == 5 })
 }
 
 // beforeMessage names the step; its code says nothing about the message, and is told as text.
 func beforeMessage(step string, err error) error {
-	var answer *textproto.Error
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[*textproto.Error](err); ok {
 		return fmt.Errorf("%s: %d %s", step, answer.Code, answer.Msg)
 	}
 	return fmt.Errorf("%s: %w", step, err)

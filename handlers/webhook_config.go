@@ -134,7 +134,7 @@ func (c WebhookConfig) faults() []error {
 	if !validHeaderValue(c.UserAgent) {
 		faults = append(faults, errors.New("user_agent: has control characters, which no header may have"))
 	}
-	if joined, ok := c.Config.Validate().(interface{ Unwrap() []error }); ok { //nolint:errorlint // errors.Join made it
+	if joined, ok := c.Config.Validate().(interface{ Unwrap() []error }); ok {
 		faults = append(faults, joined.Unwrap()...)
 	}
 	return faults

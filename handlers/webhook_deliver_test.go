@@ -150,23 +150,27 @@ func TestWebhookContent(t *testing.T) {
 	}{
 		"event": {toShop(), compact(t, orderPaid), map[string]string{"Content-Type": "application/cloudevents+json", "Ce-Id": ""}},
 		"data": {
-			tasks.WebhookDelivery{Endpoint: "shop", Event: json.RawMessage(orderPaid), Send: "data"}, compact(t, `{"id":12345678901234567890,"note":"<b>ü</b>"}`),
+			tasks.WebhookDelivery{Endpoint: "shop", Event: json.RawMessage(orderPaid), Send: "data"},
+			compact(t, `{"id":12345678901234567890,"note":"<b>ü</b>"}`),
 			map[string]string{
 				"Content-Type": "application/json", "Ce-Specversion": "1.0", "Ce-Id": "e-1", "Ce-Source": "/shop", "Ce-Type": "com.acme.order.paid",
 				"Ce-Subject": "o-7", "Ce-Time": "2026-01-02T03:04:05Z", "Ce-Tenant": "acme",
 			},
 		},
 		"the endpoint's own way": {
-			tasks.WebhookDelivery{Endpoint: "data", Event: json.RawMessage(binary)}, "\x89PNG\r",
+			tasks.WebhookDelivery{Endpoint: "data", Event: json.RawMessage(binary)},
+			"\x89PNG\r",
 			map[string]string{"Content-Type": "image/png", "Ce-Id": "e 2", "Ce-Source": "/%C3%BC"},
 		},
 		"instead of it": {tasks.WebhookDelivery{Endpoint: "data", Event: json.RawMessage(orderPaid), Send: "event"}, compact(t, orderPaid), nil},
 		"no data": {
-			tasks.WebhookDelivery{Endpoint: "data", Event: json.RawMessage(`{"specversion":"1.0","id":"1","source":"/","type":"t"}`)}, "",
+			tasks.WebhookDelivery{Endpoint: "data", Event: json.RawMessage(`{"specversion":"1.0","id":"1","source":"/","type":"t"}`)},
+			"",
 			map[string]string{"Content-Type": "", "Ce-Type": "t"},
 		},
 		"json": {
-			tasks.WebhookDelivery{Endpoint: "shop", JSON: json.RawMessage(`{"n":1.10,"i":98765432109876543210}`)}, `{"n":1.10,"i":98765432109876543210}`,
+			tasks.WebhookDelivery{Endpoint: "shop", JSON: json.RawMessage(`{"n":1.10,"i":98765432109876543210}`)},
+			`{"n":1.10,"i":98765432109876543210}`,
 			map[string]string{"Content-Type": "application/json", "Ce-Id": ""},
 		},
 	} {

@@ -257,17 +257,17 @@ func TestWebhookWholeWay(t *testing.T) {
 			}
 			got[e.ID] = string(e.Data)
 		}
-		clear := make(map[string]string)
+		plain := make(map[string]string)
 		for _, r := range audit.all() {
 			if err := errors.Join(r.verify(secretB), r.verify(secretC)); err != nil {
 				t.Error(err)
 			}
-			clear[r.Header.Get("Ce-Id")] = r.Body
+			plain[r.Header.Get("Ce-Id")] = r.Body
 		}
 		if diff := cmp.Diff(normal(want), normal(got)); diff != "" {
 			t.Errorf("billing (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(normal(want), normal(clear)); diff != "" {
+		if diff := cmp.Diff(normal(want), normal(plain)); diff != "" {
 			t.Errorf("audit (-want +got):\n%s", diff)
 		}
 		if a, b, o := len(audit.all()), len(billing.all()), len(other.all()); a != n || b != n || o != 0 {

@@ -65,8 +65,7 @@ func (s webhookSecrets) keys() (keys []signingKey, err error) {
 	for _, file := range s.files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			var of *fs.PathError
-			if errors.As(err, &of) {
+			if of, ok := errors.AsType[*fs.PathError](err); ok {
 				err = of.Err
 			}
 			return nil, fmt.Errorf("secrets_files: %s can't be read: %w", file, err)

@@ -64,7 +64,7 @@ func (r *Rules) followFiles(ctx context.Context) {
 			if w.concerns(e) {
 				settled.Reset(settleFor)
 			}
-		case <-w.lost():
+		case <-w.failures():
 			settled.Reset(settleFor) // events may have been lost
 		case <-poll.C:
 			w.watch()
@@ -115,7 +115,7 @@ func (w *fileWatch) events() chan fsnotify.Event {
 	return w.watcher.Events
 }
 
-func (w *fileWatch) lost() chan error {
+func (w *fileWatch) failures() chan error {
 	if w.watcher == nil {
 		return nil
 	}

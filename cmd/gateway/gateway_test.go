@@ -93,13 +93,13 @@ func freeAddr(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // it is only tried
+	defer l.Close()
 	return l.Addr().String()
 }
 
 func ok(client *http.Client, url string) func() bool {
 	return func() bool {
-		resp, err := client.Get(url) //nolint:noctx // the client has a time-out
+		resp, err := client.Get(url)
 		if err != nil {
 			return false
 		}
@@ -206,8 +206,9 @@ func TestShutdownLosesNothing(t *testing.T) {
 		return ok(client, private+"/readyz")()
 	})
 
+	//nolint:bodyclose // note closes it
 	post := func(body io.Reader) (*http.Response, error) {
-		req, err := http.NewRequest(http.MethodPost, public+"/v1/jobs", body) //nolint:noctx // the client has a time-out
+		req, err := http.NewRequest(http.MethodPost, public+"/v1/jobs", body)
 		if err != nil {
 			return nil, err
 		}
@@ -217,7 +218,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 	var mu sync.Mutex
 	var acknowledged []string
 	note := func(resp *http.Response) {
-		defer resp.Body.Close() //nolint:errcheck // read
+		defer resp.Body.Close()
 		var stored struct{ ID string }
 		if resp.StatusCode != http.StatusCreated || json.NewDecoder(resp.Body).Decode(&stored) != nil {
 			t.Errorf("answer %d", resp.StatusCode)
@@ -263,7 +264,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 	mu.Unlock()
 	waited := make(chan string, 1)
 	go func() {
-		req, err := http.NewRequest(http.MethodGet, public+"/v1/jobs/"+first+"?wait=55s", nil) //nolint:noctx // the client has a time-out
+		req, err := http.NewRequest(http.MethodGet, public+"/v1/jobs/"+first+"?wait=55s", nil)
 		if err != nil {
 			t.Error(err)
 		}
@@ -273,7 +274,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 			waited <- err.Error()
 			return
 		}
-		defer resp.Body.Close() //nolint:errcheck // read
+		defer resp.Body.Close()
 		var status struct{ State string }
 		waited <- fmt.Sprint(resp.StatusCode, " ", json.NewDecoder(resp.Body).Decode(&status), " ", status.State)
 	}()
@@ -330,7 +331,7 @@ func TestServesTLS(t *testing.T) {
 	t.Cleanup(transport.CloseIdleConnections)
 	client := &http.Client{Transport: transport, Timeout: limit}
 	eventually(t, "it serves TLS", ok(client, "https://"+addr+"/"))
-	resp, err := client.Get("https://" + addr + "/openapi.json") //nolint:noctx // the client has a time-out
+	resp, err := client.Get("https://" + addr + "/openapi.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func (w *masterWatch) dial(ctx context.Context, network, addr string) (net.Conn,
 	w.open[watched] = true
 	if w.stop == nil {
 		w.stop = make(chan struct{})
-		go w.run(w.stop)
+		go w.run(w.stop) //nolint:gosec // it belongs to no caller, but to the connections
 	}
 	if socket, ok := conn.(syscall.Conn); ok {
 		return watchedSocket{watched, socket}, nil

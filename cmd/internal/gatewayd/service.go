@@ -78,7 +78,7 @@ func newPrivate(ctx context.Context, cfg gateway.Config, g *gateway.Gateway, log
 
 // Run serves until ctx ends, then lets requests that are at work finish.
 func (s *service) Run(ctx context.Context) error {
-	s.log.Info(s.what+" on", "addr", s.listener.Addr().String(), "tls", s.secure)
+	s.log.Info("serving", "service", s.what, "addr", s.listener.Addr().String(), "tls", s.secure)
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.accept() }()
 	select {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -73,14 +74,14 @@ func (c *certificate) current(now time.Time) *tls.Certificate {
 
 // stampOf changes with the files.
 func stampOf(files ...string) string {
-	var stamp string
+	var stamp strings.Builder
 	for _, file := range files {
 		info, err := os.Stat(file) // through links: Kubernetes swaps them
 		if err != nil {
-			stamp += "gone;"
+			stamp.WriteString("gone;")
 			continue
 		}
-		stamp += fmt.Sprintf("%d,%d;", info.ModTime().UnixNano(), info.Size())
+		fmt.Fprintf(&stamp, "%d,%d;", info.ModTime().UnixNano(), info.Size())
 	}
-	return stamp
+	return stamp.String()
 }
