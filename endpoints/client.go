@@ -84,7 +84,7 @@ func (c *Client) Enter(ctx context.Context, call Call) (Pass, error) {
 	token := uuid.NewString()
 	reply, err := c.run(ctx, enterScript, []string{statePrefix + call.Endpoint, callsPrefix + call.Endpoint, indexKey},
 		call.Endpoint, token, max(call.Lease.Milliseconds(), 1), strconv.FormatFloat(max(call.Rate, 0), 'f', -1, 64), firstCalls,
-		c.cfg.KeepFor.Milliseconds(), call.Label).Slice()
+		c.cfg.KeepFor.Milliseconds(), call.Label, c.cfg.MaxCalls).Slice()
 	if err != nil {
 		return Pass{}, fmt.Errorf("ask for leave to call endpoint %s: %w", call.Endpoint, err)
 	}

@@ -12,6 +12,7 @@ const (
 	DefaultFailures     = 5
 	DefaultCooldown     = 30 * time.Second
 	DefaultMaxCooldown  = 15 * time.Minute
+	DefaultMaxCalls     = 20
 	DefaultKeepAttempts = 50
 	DefaultKeepFor      = 7 * 24 * time.Hour
 )
@@ -28,6 +29,9 @@ type Config struct {
 	// MaxCooldown is the longest time between two probes. Default 15m.
 	MaxCooldown time.Duration `mapstructure:"max_cooldown"`
 
+	// MaxCalls is how many calls of one endpoint may be under way at once, in the whole fleet: a slow one must not hold every slot. Default 20.
+	MaxCalls int `mapstructure:"max_calls"`
+
 	// KeepAttempts is how many of an endpoint's last attempts are kept, at most 1,000. Default 50.
 	KeepAttempts int `mapstructure:"keep_attempts"`
 
@@ -41,6 +45,7 @@ func (c Config) WithDefaults() Config {
 	c.Failures = cmp.Or(c.Failures, DefaultFailures)
 	c.Cooldown = cmp.Or(c.Cooldown, DefaultCooldown)
 	c.MaxCooldown = cmp.Or(c.MaxCooldown, max(DefaultMaxCooldown, c.Cooldown))
+	c.MaxCalls = cmp.Or(c.MaxCalls, DefaultMaxCalls)
 	c.KeepAttempts = cmp.Or(c.KeepAttempts, DefaultKeepAttempts)
 	c.KeepFor = cmp.Or(c.KeepFor, DefaultKeepFor)
 	return c
@@ -58,6 +63,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxCooldown < c.Cooldown {
 		faults = append(faults, fmt.Errorf("max_cooldown: is %v, shorter than cooldown, which is %v", c.MaxCooldown, c.Cooldown))
+	}
+	if c.MaxCalls < 1 {
+		faults = append(faults, fmt.Errorf("max_calls: is %d, at least 1 is needed", c.MaxCalls))
 	}
 	if c.KeepAttempts < 1 || c.KeepAttempts > 1000 {
 		faults = append(faults, fmt.Errorf("keep_attempts: is %d, 1 to 1000 are allowed", c.KeepAttempts))

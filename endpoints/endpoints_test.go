@@ -101,6 +101,21 @@ func (b *bench) awaitGo() endpoints.Pass {
 	}
 }
 
+// However well it does, an endpoint gets no more calls at once than is allowed: a slow one would hold every slot of the fleet.
+func TestMostCalls(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb, endpoints.Config{MaxCalls: 3})
+		for range 5 {
+			b.end(b.wantGo(), endpoints.Delivered)
+		}
+		for range 3 {
+			b.wantGo()
+		}
+		b.wantWait("busy")
+	})
+}
+
 // An endpoint gets as many calls at once as it has deserved: two that nobody knows, one more for each success, half after a failure.
 func TestWindow(t *testing.T) {
 	t.Parallel()
@@ -481,12 +496,12 @@ func TestRedisAway(t *testing.T) {
 
 func TestConfigReportsEveryFault(t *testing.T) {
 	t.Parallel()
-	err := endpoints.Config{Failures: -1, Cooldown: -1, MaxCooldown: -2, KeepAttempts: 1001, KeepFor: time.Second}.Validate()
+	err := endpoints.Config{Failures: -1, Cooldown: -1, MaxCooldown: -2, MaxCalls: -1, KeepAttempts: 1001, KeepFor: time.Second}.Validate()
 	if err == nil {
 		t.Fatal("no fault found")
 	}
 	for i, line := range strings.Split(err.Error(), "\n") {
-		if key := []string{"failures:", "cooldown:", "max_cooldown:", "keep_attempts:", "keep_for:"}[i]; !strings.HasPrefix(line, key) {
+		if key := []string{"failures:", "cooldown:", "max_cooldown:", "max_calls:", "keep_attempts:", "keep_for:"}[i]; !strings.HasPrefix(line, key) {
 			t.Errorf("fault %d is %q, want %s", i, line, key)
 		}
 	}

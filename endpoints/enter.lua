@@ -19,6 +19,7 @@
 -- ARGV[5] calls that an endpoint of unknown health may have at once
 -- ARGV[6] milliseconds that the state is kept
 -- ARGV[7] what people call the endpoint
+-- ARGV[8] calls of it at once, at most
 --
 -- Returns {"go"}, {"probe"}, {"disabled", reason} or {"open" | "paused" | "busy" | "rate", milliseconds to wait, milliseconds to spread
 -- over}.
@@ -59,7 +60,7 @@ elseif s.window then
     room = math.min(room, tonumber(ARGV[5]))
   end
 end
-if redis.call('ZCARD', KEYS[2]) >= room then
+if redis.call('ZCARD', KEYS[2]) >= math.min(room, tonumber(ARGV[8])) then
   local oldest = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
   local age = tonumber(ARGV[3]) - (tonumber(oldest[2]) - now)
   local wait = math.min(math.max(age, 25), 10000)

@@ -34,6 +34,14 @@ const (
 // decode makes an event of the message: a CloudEvent as it is, anything else by the mapping. An error says what is wrong with the
 // message, for whoever finds it in the dead-letter queue. With derived, the event's id was made from the content.
 func (c compiledMapping) decode(m *message, queue string) (e *events.Event, derived bool, err error) {
+	e, derived, err = c.eventOf(m, queue)
+	if err == nil && e.Extensions[events.ExtensionReplayTrigger] != nil {
+		return nil, false, fmt.Errorf("%s: this extension is for replays, which name the one trigger that shall see the event", events.ExtensionReplayTrigger)
+	}
+	return e, derived, err
+}
+
+func (c compiledMapping) eventOf(m *message, queue string) (e *events.Event, derived bool, err error) {
 	if enc := strings.ToLower(m.ContentEncoding); !slices.Contains(plainEncodings, enc) {
 		return nil, false, fmt.Errorf("content_encoding is %.40q: send the body as it is", m.ContentEncoding)
 	}

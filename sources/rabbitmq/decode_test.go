@@ -93,6 +93,7 @@ func TestUndecodableMessagesSayWhy(t *testing.T) {
 		"application/cloudevents+xml": {ContentType: "application/cloudevents+xml"},
 		"latin1":                      {ContentType: "application/cloudevents+json; charset=latin1", Body: []byte("{}")},
 		"specversion: is missing":     {Headers: amqp.Table{"cloudEvents:id": "1"}},
+		"replaytrigger: this ext":     {Headers: with("cloudEvents:replaytrigger", "t")},
 		"id: is there twice":          {Headers: with("cloudEvents_id", "2")},
 		"time: \"noon\" is not":       {Headers: with("cloudEvents:time", "noon")},
 		"the property content_type":   {Headers: with("cloudEvents:datacontenttype", "a/b")},
