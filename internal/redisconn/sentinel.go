@@ -59,6 +59,7 @@ type masterWatch struct {
 	open    map[*watchedConn]bool
 	masters map[string]bool // all that were named; connections to other addresses are the sentinels'
 	stop    chan struct{}   // ends the watch; nil while none runs
+	epoch   int64           // of the newest master that was named
 }
 
 func newMasterWatch(t target, tlsConfig *tls.Config) *masterWatch {
@@ -171,13 +172,24 @@ func (w *masterWatch) run(stop <-chan struct{}) {
 func (w *masterWatch) look(ctx context.Context, clients []*redis.SentinelClient) {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	master := newestMaster(ctx, clients, w.name)
-	if master == "" {
+	master, epoch, answers := newestMaster(ctx, clients, w.name)
+	if master == "" || w.outdated(epoch, answers) {
 		return
 	}
 	for _, conn := range w.toOldMasters(master) {
 		_ = conn.Close()
 	}
+}
+
+// outdated tells whether those that answered were left behind themselves: they know of less than others did, and are no majority.
+func (w *masterWatch) outdated(epoch int64, answers int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if epoch < w.epoch && answers <= len(w.sentinels)/2 {
+		return true
+	}
+	w.epoch = epoch
+	return false
 }
 
 func (w *masterWatch) toOldMasters(master string) []*watchedConn {
@@ -193,8 +205,8 @@ func (w *masterWatch) toOldMasters(master string) []*watchedConn {
 	return old
 }
 
-// newestMaster asks all: one that was cut off itself still names the old one. "" if none answers.
-func newestMaster(ctx context.Context, clients []*redis.SentinelClient, name string) string {
+// newestMaster asks all: one that was cut off itself still names the old one. It tells how many have answered, too.
+func newestMaster(ctx context.Context, clients []*redis.SentinelClient, name string) (addr string, epoch int64, answered int) {
 	type answer struct {
 		addr  string
 		epoch int64
@@ -213,9 +225,14 @@ func newestMaster(ctx context.Context, clients []*redis.SentinelClient, name str
 	}
 	newest := answer{epoch: -1}
 	for range clients {
-		if a := <-answers; a.addr != "" && a.epoch > newest.epoch {
+		a := <-answers
+		if a.addr == "" {
+			continue
+		}
+		answered++
+		if a.epoch > newest.epoch {
 			newest = a
 		}
 	}
-	return newest.addr
+	return newest.addr, newest.epoch, answered
 }
