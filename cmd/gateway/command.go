@@ -27,7 +27,8 @@ Exit codes: 0 done, 1 failed, 2 bad usage or input.`
 const examples = `  gateway --redis redis://127.0.0.1:6379
   gateway --addr :443 --cert-file tls.crt --key-file tls.key
   gateway keys create --name shop --scopes publish,enqueue
-  curl -H "Authorization: Bearer $KEY" -d '{"task":"log:write","payload":{"message":"hello"}}' http://127.0.0.1:8080/v1/jobs`
+  curl http://127.0.0.1:8080/v1/jobs -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \
+    -d '{"task":"log:write","payload":{"message":"hello"}}'`
 
 // process is one call of the command.
 type process struct {

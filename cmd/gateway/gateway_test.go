@@ -153,6 +153,9 @@ func TestKeysFromCreationToRevocation(t *testing.T) {
 	if code, _, said := call("revoke", key.ID); code != 2 || !strings.Contains(said, "keys list") {
 		t.Errorf("revoke again: %d %s", code, said)
 	}
+	if code, out, said := call("revoke", made.Token); code != 0 || !strings.Contains(out, made.ID) || strings.Contains(out+said, made.Token) {
+		t.Errorf("revoke by the whole key: %d %s%s", code, out, said)
+	}
 }
 
 func TestUsage(t *testing.T) {
@@ -165,6 +168,7 @@ func TestUsage(t *testing.T) {
 		"--name is missing":                           {"keys", "create", "--scopes", "read"},
 		`no "reed", did you mean "read"?`:             {"keys", "create", "--name", "x", "--scopes", "reed"},
 		"--expires -1h0m0s is no time to come":        {"keys", "create", "--name", "x", "--scopes", "read", "--expires", "-1h"},
+		"write it such as 90d or 12h":                 {"keys", "create", "--name", "x", "--scopes", "read", "--expires", "90"},
 		"which key?":                                  {"keys", "revoke"},
 		`gateway.addr: "8080" is no address`:          {"--addr", "8080"},
 		"cert_file and key_file go together":          {"--cert-file", "x"},

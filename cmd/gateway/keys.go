@@ -111,8 +111,11 @@ func (l *lifetime) Set(text string) error {
 		return fmt.Errorf("%q is no number of days: write 90d", text)
 	}
 	d, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("write it such as 90d or 12h")
+	}
 	*l = lifetime(d)
-	return err
+	return nil
 }
 
 func (*lifetime) Type() string { return "duration" }
@@ -176,7 +179,8 @@ func when(t time.Time) string {
 func (p *process) revokeKeyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "revoke ID", Short: "Revoke a key, by its id",
-		Long: "Revokes a key: every gateway refuses it within gateway.auth.refresh (2s). Its id stands in the list, and in the key itself: bh_<id>_<secret>.",
+		Long: "Revokes a key: every gateway refuses it within gateway.auth.refresh (2s). Its id stands in the list, and in the key itself: bh_<id>_<secret>.\n" +
+			"One that leaked may be given whole.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return cli.Usagef("which key? Name its ID: gateway keys list shows them")
@@ -184,11 +188,21 @@ func (p *process) revokeKeyCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.withKeys(cmd, func(ctx context.Context, store *keys.Store) error { return p.revokeKey(ctx, store, args[0]) })
+			return p.withKeys(cmd, func(ctx context.Context, store *keys.Store) error { return p.revokeKey(ctx, store, idOf(args[0])) })
 		},
 	}
 	p.common(cmd.Flags())
 	return cmd
+}
+
+// idOf takes the id out of a whole key. Nothing else of it is looked at, nor told.
+func idOf(text string) string {
+	whole, ok := strings.CutPrefix(text, "bh_")
+	if !ok {
+		return text
+	}
+	id, _, _ := strings.Cut(whole, "_")
+	return id
 }
 
 func (p *process) revokeKey(ctx context.Context, store *keys.Store, id string) error {

@@ -43,7 +43,7 @@ func Main(ctx context.Context, cmd *cobra.Command, args []string, stderr io.Writ
 	prepare(cmd)
 	cmd.SetArgs(args)
 	cmd.SetErr(stderr)
-	err := cmd.ExecuteContext(ctx)
+	called, err := cmd.ExecuteContextC(ctx)
 	var usage UsageError
 	switch {
 	case err == nil:
@@ -51,7 +51,7 @@ func Main(ctx context.Context, cmd *cobra.Command, args []string, stderr io.Writ
 	case errors.Is(err, SilentError):
 		return ExitFailed
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "%s: %v\nSee '%s --help'.\n", cmd.Name(), err, cmd.Name())
+		fmt.Fprintf(stderr, "%s: %v\nSee '%s --help'.\n", cmd.Name(), err, called.CommandPath())
 		return ExitUsage
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", cmd.Name(), err)
