@@ -132,7 +132,7 @@ func (p *process) banner(server *redisembed.Instance, now wired) {
 	_, _ = io.WriteString(p.stdout, b.String())
 }
 
-// enqueueCommand is how enqueue is called from where we are: beside this program, out of the module, or from PATH.
+// enqueueCommand is how enqueue is called from where we are: beside this program, out of the module, as a tool of it, or from PATH.
 func enqueueCommand() string {
 	if self, err := os.Executable(); err == nil {
 		beside := filepath.Join(filepath.Dir(self), "enqueue")
@@ -147,6 +147,9 @@ func enqueueCommand() string {
 	}
 	if _, err := os.Stat("cmd/enqueue"); err == nil {
 		return "go run ./cmd/enqueue"
+	}
+	if mod, err := os.ReadFile("go.mod"); err == nil && strings.Contains(string(mod), "github.com/bellhop-dev/bellhop/cmd/enqueue") {
+		return "go tool enqueue"
 	}
 	return "enqueue"
 }
