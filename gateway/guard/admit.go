@@ -65,7 +65,10 @@ func (g *Guard) refuseToken(w http.ResponseWriter, r *http.Request, v *visit) {
 		return
 	}
 	detail := "the API key is not known here: it is mistyped, was revoked, or belongs to another gateway"
-	if errors.Is(v.err, keys.ErrExpired) {
+	switch {
+	case !v.bearer:
+		detail = "Authorization holds no API key; send it as Authorization: Bearer bh_..."
+	case errors.Is(v.err, keys.ErrExpired):
 		detail = "the API key has expired; ask for another one"
 	}
 	g.challenge(w, `error="invalid_token"`, problem.Of(http.StatusUnauthorized, detail))
@@ -99,5 +102,6 @@ func (v *visit) identify(r *http.Request, store *keys.Store) {
 	if len(header) > 1 || !strings.EqualFold(scheme, "Bearer") {
 		return
 	}
+	v.bearer = true
 	v.key, v.err = store.Verify(r.Context(), strings.TrimSpace(text))
 }

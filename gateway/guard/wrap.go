@@ -38,12 +38,13 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 
 // visit is one request as the guard knows it.
 type visit struct {
-	began time.Time
-	id    string
-	addr  netip.Addr
-	token bool // it shows a token
-	key   keys.Key
-	err   error // why the token is no good
+	began  time.Time
+	id     string
+	addr   netip.Addr
+	token  bool // it shows a token
+	bearer bool // as Bearer
+	key    keys.Key
+	err    error // why the token is no good
 }
 
 type visitKey struct{}

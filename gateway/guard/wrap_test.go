@@ -67,6 +67,8 @@ func TestAuthorize(t *testing.T) {
 	} {
 		if w := b.do(http.MethodPost, "/read/1", nil, header("Authorization", value)); w.Code != want {
 			t.Errorf("%q: %d, want %d", strings.ReplaceAll(value, admin, "TOKEN"), w.Code, want)
+		} else if said := strings.Contains(w.Body.String(), "send it as Authorization: Bearer"); want != http.StatusOK && said == strings.HasPrefix(value, "Bearer") {
+			t.Errorf("%q: %s", strings.ReplaceAll(value, admin, "TOKEN"), w.Body)
 		}
 	}
 	if w := b.do(http.MethodPost, "/read/1", nil, bearer(admin), bearer(admin)); w.Code != http.StatusUnauthorized {
