@@ -155,10 +155,11 @@ func (o *optionReader) fault(field, detail string) {
 	o.faults = append(o.faults, problem.Fault{Pointer: pointer(o.at + "." + field), Detail: detail})
 }
 
-// add takes the option, or says what job refuses about it.
+// add takes the option, or says what job refuses about it: once, and without what it says around it.
 func (o *optionReader) add(field string, option job.Option) {
 	if _, err := job.Named("any").Request([]byte("null"), option); err != nil {
-		o.fault(field, err.Error())
+		detail, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "enqueue any: "), "\n")
+		o.fault(field, detail)
 		return
 	}
 	o.options = append(o.options, option)

@@ -182,7 +182,7 @@ func TestWhatIsRefused(t *testing.T) {
 				{Pointer: "#/headers", Detail: ""},
 				{Pointer: "#/id", Detail: ""},
 				{Pointer: "#/in", Detail: "it is no duration: write it such as 500ms, 90s or 24h"},
-				{Pointer: "#/queue", Detail: ""},
+				{Pointer: "#/queue", Detail: `queue "a{b" contains '{', which would break the keys in Redis`},
 				{Pointer: "#/retention", Detail: "it must not be negative"},
 				{Pointer: "#/timeout", Detail: ""},
 				{Pointer: "#/unique", Detail: "it is no duration: write it such as 500ms, 90s or 24h"},
