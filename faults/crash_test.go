@@ -216,7 +216,9 @@ func poisoned(r *rig) figure {
 				return false
 			}
 		}
-		return h["state"] == "archived"
+		// Their ends must be written too: nobody is left to do it once both are killed.
+		left := r.rdb.LLen(r.t.Context(), wire.PendingKey(q)).Val() + r.rdb.LLen(r.t.Context(), wire.ActiveKey(q)).Val()
+		return h["state"] == "archived" && left == 0
 	})
 	crashes := a.retire() + b.retire()
 	message, _ := r.job(poison)
