@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/job"
 	"github.com/bellhop-dev/bellhop/tasks"
 )
@@ -56,7 +57,10 @@ func (e *Events) Replay(ctx context.Context, r tasks.EventsReplay) error {
 	if setErr := j.SetResult(progress); setErr != nil {
 		err = errors.Join(err, setErr)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, events.ErrNotFound), errors.Is(err, events.ErrReplay): // the event does not come back, nor does the id get free
+		return job.Discard(err.Error())
+	case err != nil:
 		return err
 	}
 	log.Info("replayed events", "looked_at", progress.LookedAt, "published", progress.Published,

@@ -53,6 +53,10 @@ func TestReplayEvents(t *testing.T) {
 	if _, err := run("j3", `{"from":"yesterday"}`); err == nil {
 		t.Error("a bad time was taken")
 	}
+	for payload, want := range map[string]string{`{"stream_id":"1-0"}`: "not found", `{"id":"j1","type":"b"}`: "choose another one"} {
+		_, err := run("j4", payload)
+		wantDiscard(t, err, want)
+	}
 }
 
 func TestReplayEventsSchema(t *testing.T) {
