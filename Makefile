@@ -10,6 +10,8 @@ LDFLAGS := -s -w -X $(MODULE)/internal/version.version=$(VERSION)
 FUZZTIME ?= 30s
 NEMESIS  ?= 20s
 SEED     ?= 0
+# Packages tested at once: most of their time they wait, for servers to start and faults to be noticed.
+PACKAGES ?= 4
 
 # Of the modules beside the root, those that are there.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard bench/go.mod examples/*/go.mod))
@@ -20,7 +22,7 @@ help: ## List the targets
 
 .PHONY: test
 test: needs ## Run every test with the race detector; install what they need first
-	go test -race ./...
+	go test -race -p $(PACKAGES) ./...
 	bash scripts/examples.sh
 	@for m in $(filter bench,$(MODULES)); do echo "$$m: vet and test"; (cd $$m && go vet ./... && go test -race ./...); done
 
