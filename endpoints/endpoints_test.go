@@ -101,21 +101,6 @@ func (b *bench) awaitGo() endpoints.Pass {
 	}
 }
 
-// However well it does, an endpoint gets no more calls at once than is allowed: a slow one would hold every slot of the fleet.
-func TestMostCalls(t *testing.T) {
-	t.Parallel()
-	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		b := setup(t, rdb, endpoints.Config{MaxCalls: 3})
-		for range 5 {
-			b.end(b.wantGo(), endpoints.Delivered)
-		}
-		for range 3 {
-			b.wantGo()
-		}
-		b.wantWait("busy")
-	})
-}
-
 // An endpoint gets as many calls at once as it has deserved: two that nobody knows, one more for each success, half after a failure.
 func TestWindow(t *testing.T) {
 	t.Parallel()

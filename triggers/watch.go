@@ -49,6 +49,7 @@ func writeLengthy(h hash.Hash, s string) {
 func (r *Rules) followFiles(ctx context.Context) {
 	w := newFileWatch(r)
 	defer w.close()
+	failures := w.failures() // of the watching itself
 	poll := time.NewTicker(lookEvery)
 	defer poll.Stop()
 	settled := time.NewTimer(0) // what changed since the files were read
@@ -64,7 +65,7 @@ func (r *Rules) followFiles(ctx context.Context) {
 			if w.concerns(e) {
 				settled.Reset(settleFor)
 			}
-		case <-w.failures():
+		case <-failures:
 			settled.Reset(settleFor) // events may have been lost
 		case <-poll.C:
 			w.watch()

@@ -210,7 +210,6 @@ func TestShutdownLosesNothing(t *testing.T) {
 		return ok(client, private+"/readyz")()
 	})
 
-	//nolint:bodyclose // note closes it
 	post := func(body io.Reader) (*http.Response, error) {
 		req, err := http.NewRequest(http.MethodPost, public+"/v1/jobs", body)
 		if err != nil {
@@ -237,7 +236,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 	for range 8 {
 		senders.Go(func() {
 			for {
-				resp, err := post(strings.NewReader(job))
+				resp, err := post(strings.NewReader(job)) //nolint:bodyclose // note closes it
 				if err != nil {
 					return // it listens no more
 				}
@@ -253,7 +252,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 	slow := make(chan struct{})
 	go func() {
 		defer close(slow)
-		resp, err := post(half)
+		resp, err := post(half) //nolint:bodyclose // note closes it
 		if err != nil {
 			t.Errorf("a request at work was cut off: %v", err)
 			return
