@@ -65,8 +65,9 @@ func (r *Rules) followFiles(ctx context.Context) {
 			if w.concerns(e) {
 				settled.Reset(settleFor)
 			}
-		case <-failures:
-			settled.Reset(settleFor) // events may have been lost
+		case err := <-failures: // changes may have been missed
+			r.log.Debug("triggers: the watch of the files failed, they are read again", "err", err)
+			settled.Reset(settleFor)
 		case <-poll.C:
 			w.watch()
 			settled.Reset(0)
