@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/lua"
 )
 
 // Keys. They share a tag, so that one script may touch them in a Cluster.
@@ -225,28 +227,11 @@ var (
 	//go:embed switch.lua
 	switchSource string
 
-	enterScript  = newScript(enterSource)
-	leaveScript  = newScript(leaveSource)
-	switchScript = newScript(switchSource)
+	enterScript  = lua.New(enterSource)
+	leaveScript  = lua.New(leaveSource)
+	switchScript = lua.New(switchSource)
 )
 
-// script is a Lua file, and the same without its first line. That line lets it run on a full Redis too, where jobs must drain all the
-// more; the embedded Redis doesn't know it.
-type script struct{ full, plain *redis.Script }
-
-func newScript(text string) script {
-	_, plain, _ := strings.Cut(text, "\n")
-	return script{full: redis.NewScript(text), plain: redis.NewScript(plain)}
-}
-
-func (c *Client) run(ctx context.Context, s script, keys []string, args ...any) *redis.Cmd {
-	if !c.plain.Load() {
-		reply := s.full.Run(ctx, c.rdb, keys, args...)
-		var refused redis.Error
-		if err := reply.Err(); !errors.As(err, &refused) || !strings.Contains(strings.ToLower(refused.Error()), "compil") {
-			return reply
-		}
-		c.plain.Store(true)
-	}
-	return s.plain.Run(ctx, c.rdb, keys, args...)
+func (c *Client) run(ctx context.Context, s lua.Script, keys []string, args ...any) *redis.Cmd {
+	return s.Run(ctx, c.rdb, &c.plain, keys, args...)
 }

@@ -5,11 +5,12 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/lua"
 )
 
 const oncePrefix = "bellhop:once:"
@@ -162,7 +163,7 @@ func (h *onceHold) release(ctx context.Context) {
 }
 
 // say runs one of the scripts that the owner alone may run, and returns whether it still is that.
-func (h *onceHold) say(ctx context.Context, within time.Duration, s onceScript, args ...any) (bool, error) {
+func (h *onceHold) say(ctx context.Context, within time.Duration, s lua.Script, args ...any) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	return h.once.eval(ctx, s, h.keys, append([]any{h.owner}, args...)...).Bool()
@@ -178,29 +179,12 @@ var (
 	//go:embed once_release.lua
 	onceReleaseSource string
 
-	onceClaimScript   = newOnceScript(onceClaimSource)
-	onceRenewScript   = newOnceScript(onceRenewSource)
-	onceFinishScript  = newOnceScript(onceFinishSource)
-	onceReleaseScript = newOnceScript(onceReleaseSource)
+	onceClaimScript   = lua.New(onceClaimSource)
+	onceRenewScript   = lua.New(onceRenewSource)
+	onceFinishScript  = lua.New(onceFinishSource)
+	onceReleaseScript = lua.New(onceReleaseSource)
 )
 
-// onceScript is a Lua file, and the same without its first line. That line lets it run on a full Redis too, where an effect that took
-// place must be kept all the more; the embedded Redis doesn't know it.
-type onceScript struct{ full, plain *redis.Script }
-
-func newOnceScript(text string) onceScript {
-	_, plain, _ := strings.Cut(text, "\n")
-	return onceScript{full: redis.NewScript(text), plain: redis.NewScript(plain)}
-}
-
-func (o *Once) eval(ctx context.Context, s onceScript, keys []string, args ...any) *redis.Cmd {
-	if !o.plain.Load() {
-		reply := s.full.Run(ctx, o.rdb, keys, args...)
-		var refused redis.Error
-		if err := reply.Err(); !errors.As(err, &refused) || !strings.Contains(strings.ToLower(refused.Error()), "compil") {
-			return reply
-		}
-		o.plain.Store(true)
-	}
-	return s.plain.Run(ctx, o.rdb, keys, args...)
+func (o *Once) eval(ctx context.Context, s lua.Script, keys []string, args ...any) *redis.Cmd {
+	return s.Run(ctx, o.rdb, &o.plain, keys, args...)
 }
