@@ -16,7 +16,7 @@ var (
 	//go:embed leave.lua
 	leaveSource string
 
-	beatScript  = newScript(beatSource)
+	beatScript  = newScript(beatSource, marksSource)
 	leaveScript = newScript(leaveSource)
 )
 
@@ -85,8 +85,7 @@ func (w *Worker) beat(ctx context.Context, due func(*lane) bool) []Beaten {
 	return out
 }
 
-// beat is the beat of one queue. It is one call for all its jobs: half of it would make the leases of the other half look
-// like another's.
+// beat is the beat of one queue, one call for all its jobs.
 type beat struct {
 	lane *lane
 	call *call
@@ -98,7 +97,7 @@ func (w *Worker) newBeat(l *lane) *beat {
 	args := make([]any, 0, 3+2*len(b.jobs))
 	args = append(args, w.id, int(leaseTime/time.Second), keepTime.Milliseconds())
 	for _, job := range b.jobs {
-		args = append(args, job.ID, job.Attempt)
+		args = append(args, job.ID, int64(job.mark))
 	}
 	b.call = &call{
 		script: beatScript,
@@ -138,7 +137,7 @@ func (w *Worker) Leave(ctx context.Context) error {
 	}
 	calls := make([]*call, len(w.names))
 	for i, q := range w.names {
-		keys := []string{wire.BeatsKey(q), wire.KeeperKey(q), wire.CallsKey(q), wire.WatchKey(q), wire.WatcherKey(q)}
+		keys := []string{wire.BeatsKey(q), wire.KeeperKey(q), wire.CallsKey(q), wire.WatchKey(q), wire.WatcherKey(q), wire.OwnersKey(q)}
 		calls[i] = &call{script: leaveScript, keys: keys, args: []any{w.id, wire.AliveChannel(""), q}}
 	}
 	w.client.run(ctx, calls...)

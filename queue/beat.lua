@@ -10,7 +10,7 @@
 -- ARGV[1] worker
 -- ARGV[2] lease in seconds
 -- ARGV[3] milliseconds that the keeping lasts without a beat; 0 = don't keep
--- then two for each job: id, attempt
+-- then two for each job: id, mark
 --
 -- Returns the seconds and microseconds of Redis' clock, 1 if the worker keeps the queue, then the place (from 1) of each job that the
 -- worker does not own.
@@ -18,7 +18,7 @@
 local now = redis.call("TIME")
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local worker, lease = ARGV[1], tonumber(ARGV[2])
-local last = #ARGV > 3 and tonumber(redis.call("ZSCORE", KEYS[3], worker) or nil)
+local number = #ARGV > 3 and tonumber(redis.call("HGET", KEYS[2], worker) or nil)
 
 local keeper = 0
 if tonumber(ARGV[3]) > 0 then
@@ -38,32 +38,22 @@ if redis.call("EXISTS", KEYS[5], KEYS[6]) == 0 then
 	redis.call("LPUSH", KEYS[5], "1")
 end
 
--- A lease that ends later than the last beat allows was written by a stock worker that took the job since then. It is given up
--- for good here: after this beat it would look like ours.
-local latest = last and math.floor(last / 1000) + lease or 0
-local ids, extended, lost = {}, {}, {}
+local ids, extended = {}, {}
 local function extend(first)
-	local owners = redis.call("HMGET", KEYS[2], unpack(ids))
 	local leases = redis.call("ZMSCORE", KEYS[1], unpack(ids))
 	for n, id in ipairs(ids) do
-		local mine = owners[n] == worker .. ":" .. ARGV[first + 2 * n - 1]
-		if mine and leases[n] and tonumber(leases[n]) <= latest then
-			extended[#extended + 1] = now[1] + lease
+		local mark = tonumber(ARGV[first + 2 * n - 1])
+		if leases[n] and mark_of(leases[n]) == mark and math.floor(mark / fetch_marks) == number then
+			extended[#extended + 1] = lease_score(now[1] + lease, mark)
 			extended[#extended + 1] = id
 		else
-			if mine then
-				lost[#lost + 1] = id
-			end
 			reply[#reply + 1] = (first - 4) / 2 + n
 		end
 	end
 	if #extended > 0 then
 		redis.call("ZADD", KEYS[1], "XX", unpack(extended))
 	end
-	if #lost > 0 then
-		redis.call("HDEL", KEYS[2], unpack(lost))
-	end
-	ids, extended, lost = {}, {}, {}
+	ids, extended = {}, {}
 end
 
 local first = 4

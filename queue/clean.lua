@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Removes completed jobs whose retention is over, dead jobs over asynq's limits, and leases and owners of jobs that are gone.
+-- Removes completed jobs whose retention is over, dead jobs over asynq's limits, and leases of jobs that are gone.
 -- Jobs whose lease has ended though a worker owns them go back to the head of pending: a lost answer hid them from it, or it was
 -- forgotten. No retry is spent, no crash counted. Those of a silent worker are left to who reaps it. Those of a stock server are left
 -- for a minute to another one, which would take them after 30 s; then none lives. Workers that have not beaten
@@ -16,7 +16,7 @@
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] the most jobs to look at, of each kind
 --
--- Returns the completed jobs removed, the dead jobs removed, the leases and owners without a job removed, the jobs given back,
+-- Returns the completed jobs removed, the dead jobs removed, the leases without a job removed, the jobs given back,
 -- 1 if there may be more.
 
 local now = redis.call("TIME")
@@ -58,22 +58,34 @@ for _, id in ipairs(redis.call("ZRANGEBYSCORE", KEYS[3], "-inf", now_s - 1, "LIM
 	if redis.call("EXISTS", ARGV[1] .. id) == 0 then
 		redis.call("ZREM", KEYS[3], id)
 		redis.call("LREM", KEYS[4], 0, id)
-		redis.call("HDEL", KEYS[5], id)
 		orphans = orphans + 1
 	end
 end
 
-local function reaper_comes(owner)
-	local beat = redis.call("ZSCORE", KEYS[7], string.match(owner, "^(.*):%d+$") or owner)
+-- The workers by their numbers, read when the first lease is found that has ended.
+local names = false
+local function owner_of(mark)
+	if not names then
+		names = {}
+		local owners = redis.call("HGETALL", KEYS[5])
+		for i = 1, #owners, 2 do
+			names[tonumber(owners[i + 1])] = owners[i]
+		end
+	end
+	return names[math.floor(mark / fetch_marks)]
+end
+local function reaper_comes(mark)
+	local owner = owner_of(mark)
+	local beat = owner and redis.call("ZSCORE", KEYS[7], owner)
 	return beat and now_s * 1000 - beat > 10000
 end
 local back = 0
-for _, id in ipairs(redis.call("ZREVRANGEBYSCORE", KEYS[3], now_s - 1, "-inf", "LIMIT", 0, limit)) do
-	local owner = redis.call("HGET", KEYS[5], id)
-	local ours = owner and not reaper_comes(owner)
-	local nobodys = not owner and now_s - redis.call("ZSCORE", KEYS[3], id) > 60
+local ended = redis.call("ZREVRANGEBYSCORE", KEYS[3], now_s - 1, "-inf", "WITHSCORES", "LIMIT", 0, limit)
+for i = 1, #ended, 2 do
+	local id, mark = ended[i], mark_of(ended[i + 1])
+	local ours = mark > 0 and not reaper_comes(mark)
+	local nobodys = mark == 0 and now_s - ended[i + 1] > 60
 	if (ours or nobodys) and redis.call("EXISTS", ARGV[1] .. id) == 1 then
-		redis.call("HDEL", KEYS[5], id)
 		redis.call("ZREM", KEYS[3], id)
 		redis.call("LREM", KEYS[4], 1, id)
 		redis.call("HSET", ARGV[1] .. id, "state", "pending", "pending_since", now_ns)
@@ -82,30 +94,10 @@ for _, id in ipairs(redis.call("ZREVRANGEBYSCORE", KEYS[3], now_s - 1, "-inf", "
 	end
 end
 
--- Owners of jobs that no longer run: stock servers took the job and ended it.
--- The next call goes on where this one stops.
-local cursor = redis.call("HGET", KEYS[8], "clean") or "0"
-local looks = 0
-repeat
-	local page = redis.call("HSCAN", KEYS[5], cursor, "COUNT", 200)
-	cursor = page[1]
-	for i = 1, #page[2], 2 do
-		looks = looks + 1
-		if not redis.call("ZSCORE", KEYS[3], page[2][i]) then
-			redis.call("HDEL", KEYS[5], page[2][i])
-			orphans = orphans + 1
-		end
-	end
-until cursor == "0" or looks >= limit
-if cursor == "0" then
-	redis.call("HDEL", KEYS[8], "clean")
-else
-	redis.call("HSET", KEYS[8], "clean", cursor)
-end
-
 local silent = redis.call("ZRANGEBYSCORE", KEYS[7], "-inf", (now_s - 600) * 1000, "LIMIT", 0, limit)
 for _, worker in ipairs(silent) do
 	redis.call("ZREM", KEYS[7], worker)
+	redis.call("HDEL", KEYS[5], worker)
 	redis.call("HDEL", KEYS[8], worker .. ":fetch", worker .. ":finish")
 end
 

@@ -13,7 +13,7 @@ import (
 //go:embed fetch.lua
 var fetchSource string
 
-var fetchScript = newScript(fetchSource)
+var fetchScript = newScript(fetchSource, marksSource)
 
 // mustBeat is fetch.lua's word to a worker whose last beat is too long ago.
 const mustBeat = 2
@@ -22,7 +22,7 @@ const mustBeat = 2
 var ErrSilent = errors.New("the worker's beat is more than 10 s old: call Beat every second")
 
 // fetchHead are the values of fetch.lua's reply before those of the jobs.
-const fetchHead = 8
+const fetchHead = 9
 
 // Fetched is the answer to Fetch.
 type Fetched struct {
@@ -64,22 +64,23 @@ func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error
 		return Fetched{}, fmt.Errorf("fetch from %q: %w", queue, err)
 	}
 	l.open = false
+	got, err := w.sort(ctx, l, n, reply)
 	l.request++
-	return w.sort(ctx, l, n, reply)
+	return got, err
 }
 
 func (w *Worker) take(ctx context.Context, l *lane, n int) ([]any, error) {
 	lost := l.lost()
 	keys := []string{
 		wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
-		wire.OwnersKey(l.queue), wire.AttemptsKey(l.queue), wire.CallsKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
+		wire.OwnersKey(l.queue), wire.CallsKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
 		wire.BeatsKey(l.queue), wire.SuspectsKey(l.queue),
 	}
 	idle := 0
 	if l.count() == 0 {
 		idle = 1
 	}
-	args := append([]any{wire.JobPrefix(l.queue), w.id, l.name("f", l.request), n, int(leaseTime / time.Second), idle, w.suspicion.reserve(l), len(lost)}, lost...)
+	args := append([]any{wire.JobPrefix(l.queue), w.id, l.name("f", l.request), wire.FetchMark(l.request), n, int(leaseTime / time.Second), idle, w.suspicion.reserve(l), len(lost)}, lost...)
 	reply, err := w.client.do(ctx, fetchScript, keys, args...).Slice()
 	if err == nil && (len(reply) < fetchHead || len(reply)%2 != fetchHead%2) {
 		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
@@ -95,16 +96,14 @@ func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched
 	}
 	out := Fetched{Now: clock(head[0], head[1]), Left: int(head[2] - head[5]), Paused: head[3] == 1, Orphans: int(head[4]), HeldBack: int(head[5])}
 
+	mark := wire.NewMark(head[7], l.request)
 	var jobs []*Job
 	var ends []End
 	for i := fetchHead; i+1 < len(reply); i += 2 {
 		id, _ := reply[i].(string)
-		body, ours := reply[i+1].(string)
-		if !ours {
-			continue // taken by an earlier answer, and no longer ours
-		}
+		body, _ := reply[i+1].(string)
 		n := int64(i-fetchHead) / 2
-		job := &Job{ID: id, Queue: l.queue, Attempt: head[7] + n}
+		job := &Job{ID: id, Queue: l.queue, Attempt: l.request<<10 + n, mark: mark} // a fetch brings no more than MaxBatch
 		if n+1 == head[6] {
 			w.suspicion.fall(job)
 		}

@@ -125,7 +125,6 @@ func TestFetchDoesNotTakeWhatStillRunsHere(t *testing.T) {
 		// As if another had judged this worker dead.
 		rdb.LRem(b.ctx, wire.ActiveKey(q), 0, "a")
 		rdb.ZRem(b.ctx, wire.LeaseKey(q), "a")
-		rdb.HDel(b.ctx, wire.OwnersKey(q), "a")
 		rdb.RPush(b.ctx, wire.PendingKey(q), "a")
 
 		for range 2 {

@@ -17,7 +17,7 @@ import (
 //go:embed finish.lua
 var finishSource string
 
-var finishScript = newScript(finishSource, sharedSource, awaitedSource)
+var finishScript = newScript(finishSource, sharedSource, marksSource, awaitedSource)
 
 // The ends of an attempt, as finish.lua names them.
 const (
@@ -94,9 +94,9 @@ func (e End) WithResult(data []byte) End {
 // encode appends the end as finish.lua reads it.
 func (e End) encode(args []any) ([]any, error) {
 	if e.what == endAside {
-		return append(args, e.what, e.job.ID, e.job.Attempt, ""), nil
+		return append(args, e.what, e.job.ID, int64(e.job.mark), ""), nil
 	}
-	args = append(args, e.what, e.job.ID, e.job.Attempt, e.job.uniqueKey())
+	args = append(args, e.what, e.job.ID, int64(e.job.mark), e.job.uniqueKey())
 	switch e.what {
 	case endTold:
 		if len(e.result) > LongestTold {
@@ -177,11 +177,9 @@ func ceilDelay(d time.Duration) int64 {
 func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*ending) error {
 	newestFirst(ends)
 	plain, others := split(ends)
-	args := make([]any, 0, 5+2*len(plain)+6*len(others))
-	args = append(args, wire.JobPrefix(l.queue), w.id, request, int(leaseTime/time.Second), len(plain))
-	for _, e := range plain {
-		args = append(args, e.end.job.ID, e.end.job.Attempt)
-	}
+	args := make([]any, 0, 4+2*len(plain)+6*len(others))
+	args = append(args, wire.JobPrefix(l.queue), w.id, request, len(plain))
+	args = appendByFetch(args, plain)
 	sent := plain
 	for _, e := range others {
 		more, err := e.end.encode(args)
@@ -228,6 +226,22 @@ func split(ends []*ending) (plain, others []*ending) {
 	return plain, others
 }
 
+// appendByFetch appends the jobs of each fetch in a row: its mark, how many they are, their ids.
+func appendByFetch(args []any, ends []*ending) []any {
+	slices.SortStableFunc(ends, func(a, b *ending) int { return cmp.Compare(a.end.job.mark, b.end.job.mark) })
+	count := 0 // the place of the number of ids
+	for i, e := range ends {
+		job := e.end.job
+		if i == 0 || job.mark != ends[i-1].end.job.mark {
+			args = append(args, int64(job.mark), 0)
+			count = len(args) - 1
+		}
+		args = append(args, job.ID)
+		args[count] = len(args) - 1 - count
+	}
+	return args
+}
+
 // newestFirst sorts by attempt if something is handed back: what is handed back last comes to stand at the very head of pending,
 // where it came from. Nothing else depends on the order.
 func newestFirst(ends []*ending) {
@@ -241,7 +255,7 @@ func finishKeys(queue string) []string {
 		wire.PendingKey(queue), wire.ActiveKey(queue), wire.LeaseKey(queue), wire.RetryKey(queue), wire.ArchivedKey(queue),
 		wire.CompletedKey(queue), wire.ProcessedTotalKey(queue), wire.FailedTotalKey(queue),
 		wire.OwnersKey(queue), wire.CallsKey(queue), wire.DueKey(queue), wire.AlarmKey(queue), wire.UndecodableKey(queue),
-		wire.BeatsKey(queue), wire.AwaitedKey(queue),
+		wire.AwaitedKey(queue),
 	}
 }
 

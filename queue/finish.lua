@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Ends attempts: done, completed, retry, snooze, archived, handed back, set aside. Nothing is changed for a job that the worker
--- does not own under that attempt. A resent request gets the first answer.
+-- does not own, or that it has fetched again since. A resent request gets the first answer.
 --
 -- KEYS[1]  asynq:{q}:pending
 -- KEYS[2]  asynq:{q}:active
@@ -15,14 +15,13 @@
 -- KEYS[11] bellhop:{q}:due
 -- KEYS[12] bellhop:{q}:alarm
 -- KEYS[13] bellhop:{q}:undecodable
--- KEYS[14] bellhop:{q}:beats
--- KEYS[15] bellhop:{q}:awaited
+-- KEYS[14] bellhop:{q}:awaited
 -- ARGV[1]  prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2]  worker
 -- ARGV[3]  request: new for each request, the same when it is sent again
--- ARGV[4]  lease in seconds
--- ARGV[5]  how many jobs are simply done and hold no lock, as most are; then two for each of them: id, attempt
--- then for each other job, those to be handed back with the highest attempt first: what, id, attempt, its unique lock ("" = none), and
+-- ARGV[4]  how many jobs are simply done and hold no lock, as most are; then, for those that one fetch has taken: mark, how many
+--          they are, their ids; then the same for the next fetch
+-- then for each other job, those to be handed back with the highest attempt first: what, id, mark, its unique lock ("" = none), and
 --   done:     nothing more                      the job is deleted
 --   told:     result                            the same; the result goes to those who await the job, nowhere else
 --   complete: message, retention (s), result    kept until the retention is over
@@ -62,20 +61,25 @@ if last then
 end
 
 local extra = {done = 0, told = 1, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, cancel = 2, back = 0, aside = 0, result = 1}
-local jobs, ids = {}, {}
-local plain = tonumber(ARGV[5])
-for n = 1, plain do
-	ids[n] = ARGV[4 + 2 * n]
+local jobs, ids, claims = {}, {}, {}
+local plain, n, i = tonumber(ARGV[4]), 0, 5
+while n < plain do
+	local mark, count = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+	for at = i + 2, i + 1 + count do
+		n = n + 1
+		ids[n], claims[n] = ARGV[at], mark
+	end
+	i = i + 2 + count
 end
-local i = 6 + 2 * plain
 while i <= #ARGV do
-	local n = extra[ARGV[i]]
-	if not n then
+	local values = extra[ARGV[i]]
+	if not values then
 		return redis.error_reply("ERR no such end of an attempt: " .. ARGV[i])
 	end
-	jobs[#jobs + 1] = {what = ARGV[i], id = ARGV[i + 1], attempt = ARGV[i + 2], unique = ARGV[i + 3], at = i + 4}
-	ids[#ids + 1] = ARGV[i + 1]
-	i = i + 4 + n
+	n = n + 1
+	jobs[#jobs + 1] = {what = ARGV[i], id = ARGV[i + 1], unique = ARGV[i + 3], at = i + 4}
+	ids[n], claims[n] = ARGV[i + 1], tonumber(ARGV[i + 2])
+	i = i + 4 + values
 end
 
 local completed_at, last_failed_at = string.char(0x68) .. varint(now_s), string.char(0x58) .. varint(now_s)
@@ -155,30 +159,17 @@ end
 -- What those who await a job are told.
 local word_of = {done = "completed", told = "completed", complete = "completed", archive = "dead", cancel = "dead", aside = "dead"}
 
--- A lease that ends later than the worker's own could was written by a stock worker that took the job since then.
 local answers = {}
 if #ids > 0 then
-	local beat = tonumber(redis.call("ZSCORE", KEYS[14], ARGV[2]) or nil)
-	local latest = beat and math.floor(beat / 1000) + ARGV[4] or 0
-	local owners = redis.call("HMGET", KEYS[9], unpack(ids))
-	local leases = redis.call("ZMSCORE", KEYS[3], unpack(ids))
-	local owner = ARGV[2] .. ":"
-	local known_lease = false -- most jobs have the same
-	local function owned(n, id, attempt)
-		local lease = leases[n]
-		if not lease or owners[n] ~= owner .. attempt or gone[id] then
-			return false
-		elseif lease ~= known_lease then
-			if tonumber(lease) > latest then
-				return false
-			end
-			known_lease = lease
-		end
-		return true
+	local number = tonumber(redis.call("HGET", KEYS[9], ARGV[2]) or nil)
+	local leases = number and redis.call("ZMSCORE", KEYS[3], unpack(ids)) or {}
+	local function owned(n)
+		local lease, mark = leases[n], claims[n]
+		return lease and mark_of(lease) == mark and math.floor(mark / fetch_marks) == number and not gone[ids[n]]
 	end
 	for n = 1, plain do
 		local id = ids[n]
-		if owned(n, id, ARGV[5 + 2 * n]) then
+		if owned(n) then
 			processed = processed + 1
 			deleted[processed] = ARGV[1] .. id
 			gone[id] = true
@@ -192,7 +183,7 @@ if #ids > 0 then
 		end
 	end
 	for n, job in ipairs(jobs) do
-		if not owned(plain + n, job.id, job.attempt) then
+		if not owned(plain + n) then
 			answers[plain + n] = "0"
 		elseif job.what == "result" then
 			write_result(ARGV[1] .. job.id, ARGV[job.at])
@@ -247,7 +238,6 @@ end
 
 if #left > 0 then
 	redis.call("ZREM", KEYS[3], unpack(left))
-	redis.call("HDEL", KEYS[9], unpack(left))
 	leave_active()
 end
 if #ended > 0 then
@@ -255,7 +245,7 @@ if #ended > 0 then
 	for n, job in ipairs(ended) do
 		some[n] = job.id
 	end
-	tell_ended(KEYS[15], ARGV[1], some, function(n)
+	tell_ended(KEYS[14], ARGV[1], some, function(n)
 		return word_of[ended[n].what]
 	end, function(n)
 		return ended[n].what == "told" and ARGV[ended[n].at]

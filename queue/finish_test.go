@@ -2,7 +2,6 @@ package queue_test
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"sync"
 	"testing"
@@ -266,8 +265,7 @@ func TestAJobThatStockTookIsLost(t *testing.T) {
 		b := setup(t, rdb)
 		b.enqueue("a", "b")
 		jobs := b.fetch(2).Jobs
-		last := rdb.ZScore(b.ctx, wire.BeatsKey(q), b.worker.ID()).Val()
-		rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: float64(int64(last)/1000 + 31), Member: "a"})
+		rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: float64(b.now().Unix() + 30), Member: "a"})
 
 		if err := b.worker.Finish(b.ctx, queue.Done(jobs[0]))[0]; !errors.Is(err, queue.ErrNotOwner) {
 			t.Errorf("the end of a stolen job was written: %v", err)
@@ -282,13 +280,12 @@ func TestBeatExtendsWhatIsOwnedAndTellsWhatIsNot(t *testing.T) {
 		b := setup(t, rdb)
 		b.enqueue("stolen", "taken", "mine")
 		jobs := b.fetch(3).Jobs
-		early := float64(b.now().Unix() - 100)
-		b.rdb.ZAdd(b.ctx, wire.BeatsKey(q), redis.Z{Score: early * 1000, Member: b.worker.ID()})
-		for _, id := range []string{"taken", "mine"} {
-			rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: early + 30, Member: id})
-		}
-		rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: early + 95, Member: "stolen"}) // by a stock server
-		rdb.HSet(b.ctx, wire.OwnersKey(q), "taken", "another:77")
+		early := b.now().Unix() - 100
+		b.lease("taken", early+30)
+		b.lease("mine", early+30)
+		rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: float64(early + 30), Member: "stolen"}) // by a stock server
+		b.steal("taken")
+		taken := b.score(wire.LeaseKey(q), "taken")
 
 		for range 2 {
 			beats := b.worker.Beat(b.ctx)
@@ -309,10 +306,10 @@ func TestBeatExtendsWhatIsOwnedAndTellsWhatIsNot(t *testing.T) {
 				t.Errorf("lost %v", lost)
 			}
 		}
-		if got := b.score(wire.LeaseKey(q), "mine"); got < early+120 {
+		if got := b.score(wire.LeaseKey(q), "mine"); int64(got) < early+120 {
 			t.Errorf("the lease was not extended: %f", got)
 		}
-		if b.score(wire.LeaseKey(q), "stolen") != early+95 || b.score(wire.LeaseKey(q), "taken") != early+30 {
+		if b.score(wire.LeaseKey(q), "stolen") != float64(early+30) || b.score(wire.LeaseKey(q), "taken") != taken {
 			t.Error("another's lease was written")
 		}
 		// The beat must not make the stolen job look like ours.
@@ -330,7 +327,6 @@ func TestALongSilentWorkerMustBeatBeforeItFetches(t *testing.T) {
 		b.enqueue("a", "b")
 		job := b.take()
 		late := float64(b.now().UnixMilli() - 20_000)
-		rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: late/1000 + 29, Member: "a"})
 		rdb.ZAdd(b.ctx, wire.BeatsKey(q), redis.Z{Score: late, Member: b.worker.ID()})
 		if got := b.fetch(1); len(got.Jobs) != 1 {
 			t.Fatalf("%+v", got)
@@ -353,7 +349,7 @@ func TestConcurrentEndsAreEachAnswered(t *testing.T) {
 			jobs = append(jobs, b.fetch(200).Jobs...)
 		}
 		for i := 0; i < 600; i += 10 {
-			rdb.HSet(b.ctx, wire.OwnersKey(q), jobs[i].ID, fmt.Sprintf("another:%d", jobs[i].Attempt))
+			b.steal(jobs[i].ID)
 		}
 		errs := make([]error, len(jobs))
 		var wg sync.WaitGroup

@@ -18,7 +18,7 @@ var (
 	//go:embed pass.lua
 	passSource string
 
-	cleanScript = newScript(cleanSource)
+	cleanScript = newScript(cleanSource, marksSource)
 	passScript  = newScript(passSource)
 )
 
@@ -38,7 +38,7 @@ const (
 type Cleaned struct {
 	Completed int  // jobs removed whose retention was over
 	Dead      int  // archived jobs removed: older than 90 days, or more than 9,999
-	Orphans   int  // leases and owners removed whose job is gone
+	Orphans   int  // leases removed whose job is gone
 	Back      int  // jobs given back to pending whose worker let their lease end
 	More      bool // there may be more: call again
 }

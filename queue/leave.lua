@@ -7,6 +7,7 @@
 -- KEYS[3] bellhop:{q}:calls
 -- KEYS[4] bellhop:{q}:watch
 -- KEYS[5] bellhop:{q}:watcher
+-- KEYS[6] bellhop:{q}:owners
 -- ARGV[1] worker
 -- ARGV[2] prefix of the workers' alive channels
 -- ARGV[3] queue
@@ -20,6 +21,7 @@ if redis.call("GET", KEYS[2]) == ARGV[1] then
 		redis.pcall("PUBLISH", ARGV[2] .. other, ARGV[3]) -- without the right to, the next beat of one of them does
 	end
 end
+redis.call("HDEL", KEYS[6], ARGV[1])
 redis.call("HDEL", KEYS[3], ARGV[1] .. ":fetch", ARGV[1] .. ":finish")
 if redis.call("GET", KEYS[5]) == ARGV[1] then
 	redis.call("DEL", KEYS[5])

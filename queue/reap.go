@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,7 +15,7 @@ import (
 //go:embed reap.lua
 var reapSource string
 
-var reapScript = newScript(reapSource, sharedSource, awaitedSource)
+var reapScript = newScript(reapSource, sharedSource, marksSource, awaitedSource)
 
 // reap.lua's words for a worker that was not reaped.
 const (
@@ -48,7 +47,6 @@ func (c *Client) Beats(ctx context.Context, queue string) ([]LastBeat, error) {
 // Reaped is a job that was taken from a dead worker.
 type Reaped struct {
 	ID          string
-	Attempt     int64 // the one that died
 	Crashes     int   // of this job so far
 	Quarantined bool  // it is archived, for it had as many crashes as it may; else it is pending again
 }
@@ -71,8 +69,8 @@ func (c *Client) Reap(ctx context.Context, queue string, beat LastBeat, maxCrash
 	}
 	for {
 		reply, err := c.do(ctx, reapScript, keys, wire.JobPrefix(queue), beat.Worker, beat.At.UnixMilli(),
-			int(leaseTime/time.Second), MaxBatch, maxCrashes, held.jobs, held.suspects).Slice()
-		if err == nil && (len(reply) < 2 || len(reply)%4 != 2) {
+			MaxBatch, maxCrashes, held.jobs, held.suspects).Slice()
+		if err == nil && (len(reply) < 2 || len(reply)%3 != 2) {
 			err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
 		}
 		if err != nil {
@@ -85,11 +83,10 @@ func (c *Client) Reap(ctx context.Context, queue string, beat LastBeat, maxCrash
 			// What was noted of it is of no use at its death.
 			return jobs, true, c.rdb.Del(ctx, wire.HoldingsKey(beat.Worker)).Err()
 		}
-		for i := 2; i < len(reply); i += 4 {
+		for i := 2; i < len(reply); i += 3 {
 			id, _ := reply[i].(string)
-			attempt, _ := reply[i+1].(int64)
-			crashes, _ := reply[i+2].(int64)
-			jobs = append(jobs, Reaped{ID: id, Attempt: attempt, Crashes: int(crashes), Quarantined: reply[i+3] == int64(1)})
+			crashes, _ := reply[i+1].(int64)
+			jobs = append(jobs, Reaped{ID: id, Crashes: int(crashes), Quarantined: reply[i+2] == int64(1)})
 		}
 		if reply[1] == int64(0) {
 			return jobs, false, nil
@@ -150,14 +147,22 @@ func (c *Client) holdings(ctx context.Context, worker string) (holdings, error) 
 			served = append(served, queue)
 		}
 	}
-	owners := make([]*redis.MapStringStringCmd, len(served))
-	if err := c.pipelined(ctx, len(served), func(p redis.Pipeliner, i int) { owners[i] = p.HGetAll(ctx, wire.OwnersKey(served[i])) }); err != nil {
+	numbers := make([]*redis.StringCmd, len(served))
+	leases := make([]*redis.ZSliceCmd, len(served))
+	if err := c.pipelined(ctx, len(served), func(p redis.Pipeliner, i int) {
+		numbers[i] = p.HGet(ctx, wire.OwnersKey(served[i]), worker)
+		leases[i] = p.ZRangeWithScores(ctx, wire.LeaseKey(served[i]), 0, -1)
+	}); err != nil {
 		return holdings{}, err
 	}
 	var jobs []string
 	for i, queue := range served {
-		for id, owner := range owners[i].Val() {
-			if colon := strings.LastIndexByte(owner, ':'); colon >= 0 && owner[:colon] == worker {
+		number, err := numbers[i].Int64()
+		if err != nil {
+			continue // it has never fetched there
+		}
+		for _, z := range leases[i].Val() {
+			if id, _ := z.Member.(string); wire.LeaseMark(z.Score).Worker() == number {
 				jobs = append(jobs, wire.JobKey(queue, id))
 			}
 		}

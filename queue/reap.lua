@@ -23,16 +23,15 @@
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] the dead worker
 -- ARGV[3] its last beat, as the caller saw it (Unix ms)
--- ARGV[4] lease in seconds
--- ARGV[5] the most jobs to give back
--- ARGV[6] the crashes that quarantine a job; 0: the worker has not crashed, but stands still: nothing is counted
--- ARGV[7] the jobs that the worker held in all its queues before any of them was reaped
--- ARGV[8] how many of them were suspects
+-- ARGV[4] the most jobs to give back
+-- ARGV[5] the crashes that quarantine a job; 0: the worker has not crashed, but stands still: nothing is counted
+-- ARGV[6] the jobs that the worker held in all its queues before any of them was reaped
+-- ARGV[7] how many of them were suspects
 --
--- Returns 1 if the worker was reaped, 0 if it has beaten since, 2 if it has left or was reaped before; the jobs that it still owns; then four for each job taken from
--- it: id, attempt, crashes so far, 1 if it was quarantined.
+-- Returns 1 if the worker was reaped, 0 if it has beaten since, 2 if it has left or was reaped before; the jobs that it still owns; then three for each job taken from
+-- it: id, crashes so far, 1 if it was quarantined.
 
-local dead, limit, most = ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[6])
+local dead, limit, most = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local beat = redis.call("ZSCORE", KEYS[5], dead)
 if not beat then
 	return {2, 0}
@@ -43,28 +42,36 @@ end
 local now = redis.call("TIME")
 local now_s = tonumber(now[1])
 local now_ns = now[1] .. string.format("%06d", now[2]) .. "000"
-local latest = math.floor(beat / 1000) + ARGV[4]
 
-local owned = redis.call("HGETALL", KEYS[4])
+-- Its jobs, the newest first: the oldest comes to stand at the very head of pending. A suspect comes last, so that the next call of many
+-- still sees it.
 local jobs, suspects = {}, 0
-for i = 1, #owned, 2 do
-	local who, attempt = string.match(owned[i + 1], "^(.*):(%d+)$")
-	if who == dead then
-		local known = redis.call("HMGET", ARGV[1] .. owned[i], "bellhop_crashes", "bellhop_suspect")
-		local rank = known[2] and 1 or 0
-		suspects = suspects + rank
-		jobs[#jobs + 1] = {id = owned[i], attempt = tonumber(attempt), crashes = tonumber(known[1] or 0), rank = rank}
+local function add(id)
+	local known = redis.call("HMGET", ARGV[1] .. id, "bellhop_crashes", "bellhop_suspect")
+	local rank = known[2] and 1 or 0
+	suspects = suspects + rank
+	jobs[#jobs + 1] = {id = id, at = #jobs, crashes = tonumber(known[1] or 0), rank = rank}
+end
+local number = tonumber(redis.call("HGET", KEYS[4], dead) or nil)
+local mine = number and of_worker(KEYS[3], number) or {}
+if next(mine) then
+	for _, id in ipairs(redis.call("LRANGE", KEYS[2], 0, -1)) do
+		if mine[id] then
+			add(id)
+			mine[id] = nil
+		end
+	end
+	for id in pairs(mine) do -- in no list, which nothing of ours leaves behind
+		add(id)
 	end
 end
-suspects = math.max(suspects, tonumber(ARGV[8]))
-local alone = suspects == 1 or math.max(#jobs, tonumber(ARGV[7])) == 1
-
--- The newest first: the oldest comes to stand at the very head. A suspect comes last, so that the next call of many still sees it.
+suspects = math.max(suspects, tonumber(ARGV[7]))
+local alone = suspects == 1 or math.max(#jobs, tonumber(ARGV[6])) == 1
 table.sort(jobs, function(a, b)
 	if a.rank ~= b.rank then
 		return a.rank < b.rank
 	end
-	return a.attempt > b.attempt
+	return a.at < b.at
 end)
 
 local function quarantine(job, key)
@@ -87,37 +94,32 @@ local reply = {1, math.max(#jobs - limit, 0)}
 for n = 1, math.min(#jobs, limit) do
 	local job = jobs[n]
 	local key = ARGV[1] .. job.id
-	local lease = redis.call("ZSCORE", KEYS[3], job.id)
-	redis.call("HDEL", KEYS[4], job.id)
-	-- A later lease was written by a stock worker that took the job since then.
-	if lease and tonumber(lease) <= latest then
-		redis.call("ZREM", KEYS[3], job.id)
-		redis.call("LREM", KEYS[2], 1, job.id)
-		if redis.call("EXISTS", key) == 1 then
-			if most > 0 and (suspects == 0 or job.rank == 1) then
-				job.crashes = redis.call("HINCRBY", key, "bellhop_crashes", 1)
-				if job.crashes >= most - 1 then
-					redis.call("HSET", key, "bellhop_suspect", "1")
-					redis.call("SET", KEYS[10], "1", "EX", 86400)
-				end
+	redis.call("ZREM", KEYS[3], job.id)
+	redis.call("LREM", KEYS[2], 1, job.id)
+	if redis.call("EXISTS", key) == 1 then
+		if most > 0 and (suspects == 0 or job.rank == 1) then
+			job.crashes = redis.call("HINCRBY", key, "bellhop_crashes", 1)
+			if job.crashes >= most - 1 then
+				redis.call("HSET", key, "bellhop_suspect", "1")
+				redis.call("SET", KEYS[10], "1", "EX", 86400)
 			end
-			local over = most > 0 and alone and job.crashes >= most
-			if over then
-				quarantine(job, key)
-			else
-				redis.call("HSET", key, "state", "pending", "pending_since", now_ns)
-				redis.call("RPUSH", KEYS[1], job.id)
-			end
-			reply[#reply + 1] = job.id
-			reply[#reply + 1] = job.attempt
-			reply[#reply + 1] = job.crashes
-			reply[#reply + 1] = over and 1 or 0
 		end
+		local over = most > 0 and alone and job.crashes >= most
+		if over then
+			quarantine(job, key)
+		else
+			redis.call("HSET", key, "state", "pending", "pending_since", now_ns)
+			redis.call("RPUSH", KEYS[1], job.id)
+		end
+		reply[#reply + 1] = job.id
+		reply[#reply + 1] = job.crashes
+		reply[#reply + 1] = over and 1 or 0
 	end
 end
 
 if reply[2] == 0 then
 	redis.call("ZREM", KEYS[5], dead)
+	redis.call("HDEL", KEYS[4], dead)
 	redis.call("HDEL", KEYS[6], dead .. ":fetch", dead .. ":finish")
 end
 -- Its duties are free at once.

@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -77,16 +78,15 @@ func TestCleanGivesBackWhatNobodySpokeFor(t *testing.T) {
 		b := setup(t, rdb)
 		b.enqueue("a", "gone", "kept")
 		jobs := b.fetch(3).Jobs
-		ended := float64(b.now().Unix() - 5)
-		rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: ended, Member: "a"}, redis.Z{Score: ended, Member: "gone"})
+		b.lease("a", b.now().Unix()-5)
+		b.lease("gone", b.now().Unix()-5)
 		rdb.Del(b.ctx, wire.JobKey(q, "gone"))
-		rdb.HSet(b.ctx, wire.OwnersKey(q), "never ran", "x:1")
 
 		c, err := b.client.Clean(b.ctx, q)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Back != 1 || c.Orphans != 2 {
+		if c.Back != 1 || c.Orphans != 1 {
 			t.Errorf("%+v", c)
 		}
 		if diff := cmp.Diff([]string{"a"}, b.pending()); diff != "" {
@@ -94,5 +94,59 @@ func TestCleanGivesBackWhatNobodySpokeFor(t *testing.T) {
 		}
 		b.finish(queue.Done(jobs[2]))
 		b.atRest()
+	})
+}
+
+// A worker that was thought dead comes back under another number: what it took before stays lost.
+func TestAWorkerThatComesBackOwnsWhatItTakesThen(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		b.enqueue("a", "b")
+		lost := b.take()
+		if _, _, err := b.client.Reap(b.ctx, q, b.beatOf(b.worker.ID()), 0); err != nil {
+			t.Fatal(err)
+		}
+		heir := b.fetchAs(b.other("heir"), 1).Jobs
+		mine := b.fetch(2).Jobs
+		if len(heir) != 1 || heir[0].ID != "a" || len(mine) != 1 || mine[0].ID != "b" {
+			t.Fatalf("the heir has %v, the other %v", idsOf(heir), idsOf(mine))
+		}
+		errs := b.worker.Finish(b.ctx, queue.Done(lost), queue.Done(mine[0]))
+		if !errors.Is(errs[0], queue.ErrNotOwner) || errs[1] != nil {
+			t.Error(errs)
+		}
+		numbers := rdb.HGetAll(b.ctx, wire.OwnersKey(q)).Val()
+		if numbers["heir"] == "" || numbers["heir"] == numbers[b.worker.ID()] {
+			t.Errorf("numbers %v", numbers)
+		}
+	})
+}
+
+// A number is given to one worker at a time. When all are given, a fetch says so and takes nothing.
+func TestWorkersNumbersDiffer(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		b.enqueue("a", "b")
+		taken := make([]any, 0, 2*4095)
+		for n := 1; n <= 4095; n++ {
+			if n != 17 && n != 18 {
+				taken = append(taken, fmt.Sprint("worker", n), n)
+			}
+		}
+		rdb.HSet(b.ctx, wire.OwnersKey(q), taken...)
+		b.fetchAs(b.other("one"), 1)
+		b.fetchAs(b.other("two"), 1)
+		if one, two := rdb.HGet(b.ctx, wire.OwnersKey(q), "one").Val(), rdb.HGet(b.ctx, wire.OwnersKey(q), "two").Val(); one != "17" || two != "18" {
+			t.Errorf("numbers %s and %s", one, two)
+		}
+		b.enqueue("c")
+		if _, err := b.worker.Fetch(b.ctx, q, 1); err == nil {
+			t.Error("a worker without a number could fetch")
+		}
+		if got := b.pending(); len(got) != 1 || got[0] != "c" {
+			t.Errorf("pending %v", got)
+		}
 	})
 }

@@ -321,7 +321,7 @@ func (r *Reaper) owned(ctx context.Context) (int64, error) {
 	pipe := r.worker.client.rdb.Pipeline()
 	counts := make([]*redis.IntCmd, len(r.worker.names))
 	for i, name := range r.worker.names {
-		counts[i] = pipe.HLen(ctx, wire.OwnersKey(name))
+		counts[i] = pipe.ZCard(ctx, wire.LeaseKey(name))
 	}
 	_, err := pipe.Exec(ctx)
 	sum := int64(0)

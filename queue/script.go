@@ -20,6 +20,9 @@ type script struct {
 //go:embed shared.lua
 var sharedSource string
 
+//go:embed marks.lua
+var marksSource string
+
 // newScript makes a script of one file. The shared ones come before it, after its first line.
 func newScript(text string, shared ...string) *script {
 	first, plain := "", text

@@ -134,10 +134,10 @@ func (b *bundle) pending() []string {
 	return ids
 }
 
-// atRest asserts that nothing runs: no active job, lease or owner.
+// atRest asserts that nothing runs: no active job, no lease.
 func (b *bundle) atRest() {
 	b.t.Helper()
-	for _, key := range []string{wire.ActiveKey(q), wire.LeaseKey(q), wire.OwnersKey(q)} {
+	for _, key := range []string{wire.ActiveKey(q), wire.LeaseKey(q)} {
 		if n := b.rdb.Exists(b.ctx, key).Val(); n != 0 {
 			b.t.Errorf("%s exists, though nothing runs", key)
 		}
@@ -155,6 +155,20 @@ func (b *bundle) score(key, id string) float64 {
 		b.t.Fatal(err)
 	}
 	return s
+}
+
+// lease makes a running job's lease end at a Unix second, whoever owns it.
+func (b *bundle) lease(id string, end int64) {
+	b.t.Helper()
+	mark := wire.LeaseMark(b.score(wire.LeaseKey(q), id))
+	b.rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: mark.Lease(end), Member: id})
+}
+
+// steal gives a running job to a worker that nobody knows of.
+func (b *bundle) steal(id string) {
+	b.t.Helper()
+	score := wire.NewMark(4000, 77).Lease(int64(b.score(wire.LeaseKey(q), id)))
+	b.rdb.ZAdd(b.ctx, wire.LeaseKey(q), redis.Z{Score: score, Member: id})
 }
 
 func (b *bundle) now() time.Time {

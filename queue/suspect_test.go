@@ -99,9 +99,8 @@ func TestCleanLeavesTheDeadToTheirReaper(t *testing.T) {
 	b.fetch(2)
 	now := b.now()
 	b.rdb.ZAdd(b.ctx, wire.BeatsKey(q), redis.Z{Score: float64(now.Add(-time.Minute).UnixMilli()), Member: "dead"})
-	b.rdb.HDel(b.ctx, wire.OwnersKey(q), "of stock", "of living stock")
+	b.lease("reaped", now.Unix()-90)
 	b.rdb.ZAdd(b.ctx, wire.LeaseKey(q),
-		redis.Z{Score: float64(now.Unix() - 90), Member: "reaped"},
 		redis.Z{Score: float64(now.Unix() - 90), Member: "of stock"},
 		redis.Z{Score: float64(now.Unix() - 35), Member: "of living stock"})
 	c, err := b.client.Clean(b.ctx, q)
@@ -235,37 +234,6 @@ func TestCrashesAreForgiven(t *testing.T) {
 		b.finish(queue.Complete(b.take(), nil))
 		if h := b.hash("a"); h["state"] != "completed" || h["bellhop_crashes"]+h["bellhop_suspect"]+h["bellhop_end"] != "" {
 			t.Errorf("completed: %v", h)
-		}
-	})
-}
-
-// A large fleet's owners are looked through a part at a time, and all of them in the end.
-func TestCleanFindsEveryOrphan(t *testing.T) {
-	t.Parallel()
-	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
-		b := setup(t, rdb)
-		lease := float64(b.now().Unix() + 30)
-		var owners []any
-		var leases []redis.Z
-		for _, id := range ids(4000) {
-			owners = append(owners, id, "w:1")
-			leases = append(leases, redis.Z{Score: lease, Member: id})
-		}
-		for i := range 20 {
-			owners = append(owners, fmt.Sprint("orphan", i), "w:1")
-		}
-		rdb.HSet(b.ctx, wire.OwnersKey(q), owners...)
-		rdb.ZAdd(b.ctx, wire.LeaseKey(q), leases...)
-		found := 0
-		for range 20 {
-			c, err := b.client.Clean(b.ctx, q)
-			if err != nil {
-				t.Fatal(err)
-			}
-			found += c.Orphans
-		}
-		if found != 20 || rdb.HLen(b.ctx, wire.OwnersKey(q)).Val() != 4000 {
-			t.Errorf("found %d orphans of 20", found)
 		}
 	})
 }

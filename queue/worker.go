@@ -23,8 +23,10 @@ const MaxBatch = 500
 type Job struct {
 	ID      string
 	Queue   string
-	Attempt int64 // rises with each fetch from the queue
+	Attempt int64 // rises with each fetch of the worker from the queue
 	Message *wire.Message
+
+	mark wire.Mark // of the attempt, in the job's lease
 }
 
 // ErrNotOwner tells that the job is no longer this worker's: it was given to another after this one seemed dead. Nothing was written.

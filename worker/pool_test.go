@@ -57,7 +57,7 @@ func (b *bench) atRest(queues ...string) {
 	b.t.Helper()
 	b.eventually("nothing runs", func() bool {
 		for _, q := range queues {
-			if b.rdb.Exists(b.t.Context(), wire.ActiveKey(q), wire.LeaseKey(q), wire.OwnersKey(q)).Val() > 0 {
+			if b.rdb.Exists(b.t.Context(), wire.ActiveKey(q), wire.LeaseKey(q)).Val() > 0 {
 				return false
 			}
 		}

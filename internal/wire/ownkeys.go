@@ -1,12 +1,7 @@
 package wire
 
-// OwnersKey is the hash of running jobs that bellhop's workers own: id -> worker:attempt. It stands apart from the jobs'
-// hashes so that one command checks a whole batch.
+// OwnersKey is the hash of the workers that run jobs: worker -> its number, which stands in the leases of its jobs; see Mark.
 func OwnersKey(queue string) string { return OwnPrefix(queue) + "owners" }
-
-// AttemptsKey counts the fetches of the queue. A job's attempt is the count at its fetch: it rises with each fetch, and
-// still does when a job is deleted and stored again under the same id.
-func AttemptsKey(queue string) string { return OwnPrefix(queue) + "attempts" }
 
 // CallsKey is the hash of each worker's last fetch and finish, so that a resent request gets the first answer.
 func CallsKey(queue string) string { return OwnPrefix(queue) + "calls" }
