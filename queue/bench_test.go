@@ -161,10 +161,14 @@ func BenchmarkPickUp(b *testing.B) {
 		b.Fatal(err)
 	}
 	w.Beat(b.Context())
-	started := make(chan time.Time)
+	started, stopped := make(chan time.Time), make(chan struct{})
 	go func() {
-		for waiter.Wait("bench", always) == nil {
-			got, err := w.Fetch(b.Context(), "bench", 1)
+		defer close(stopped)
+		for {
+			got, err := waiter.Wait("bench", one)
+			if err == nil && len(got.Jobs) == 0 {
+				got, err = w.Fetch(b.Context(), "bench", 1)
+			}
 			if err != nil {
 				return
 			}
@@ -183,6 +187,9 @@ func BenchmarkPickUp(b *testing.B) {
 		client.Enqueue(b.Context(), []queue.Entry{{Message: m}})
 		took = append(took, (<-started).Sub(pushed))
 	}
+	b.StopTimer()
+	_ = waiter.Close()
+	<-stopped
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")

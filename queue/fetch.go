@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
 
@@ -50,12 +52,12 @@ func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
 
-	l.open = true
+	n = min(n, MaxBatch)
 	defer w.suspicion.settle(l)
-	reply, err := w.take(ctx, l, min(n, MaxBatch))
+	reply, err := w.take(ctx, l, n)
 	if err == nil && reply[3] == int64(mustBeat) {
 		w.beat(ctx, func(other *lane) bool { return other == l }) // its failure shows below
-		reply, err = w.take(ctx, l, min(n, MaxBatch))
+		reply, err = w.take(ctx, l, n)
 	}
 	if err == nil && reply[3] == int64(mustBeat) {
 		err = ErrSilent
@@ -63,29 +65,58 @@ func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error
 	if err != nil {
 		return Fetched{}, fmt.Errorf("fetch from %q: %w", queue, err)
 	}
-	l.open = false
-	got, err := w.sort(ctx, l, n, reply)
-	l.request++
-	return got, err
+	return w.taken(ctx, l, n, reply)
 }
 
+// take asks once. The lane's fetch is open until it is answered.
 func (w *Worker) take(ctx context.Context, l *lane, n int) ([]any, error) {
-	lost := l.lost()
-	keys := []string{
-		wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
-		wire.OwnersKey(l.queue), wire.CallsKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
-		wire.BeatsKey(l.queue), wire.SuspectsKey(l.queue),
-	}
-	idle := 0
+	how := takeBusy
 	if l.count() == 0 {
-		idle = 1
+		how = takeIdle
 	}
-	args := append([]any{wire.JobPrefix(l.queue), w.id, l.name("f", l.request), wire.FetchMark(l.request), n, int(leaseTime / time.Second), idle, w.suspicion.reserve(l), len(lost)}, lost...)
-	reply, err := w.client.do(ctx, fetchScript, keys, args...).Slice()
+	c := w.fetchCall(l, n, how, w.suspicion.reserve(l))
+	l.open = true
+	w.client.run(ctx, c)
+	return fetchReply(c.reply)
+}
+
+// How fetch.lua takes the worker's state.
+const (
+	takeBusy    = 0 // it holds jobs, which its beats speak for
+	takeIdle    = 1 // it holds none: the fetch is a beat
+	takeWaiting = 2 // the fetch was sent long before it runs: by then the worker may be gone, or stand still
+)
+
+func (w *Worker) fetchCall(l *lane, n, how, suspects int) *call {
+	lost := l.lost()
+	args := make([]any, 0, 9+len(lost))
+	args = append(args, wire.JobPrefix(l.queue), w.id, l.name("f", l.request), wire.FetchMark(l.request), n, int(leaseTime/time.Second),
+		how, suspects, len(lost))
+	return &call{
+		script: fetchScript,
+		keys: []string{
+			wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
+			wire.OwnersKey(l.queue), wire.CallsKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
+			wire.BeatsKey(l.queue), wire.SuspectsKey(l.queue),
+		},
+		args: append(args, lost...),
+	}
+}
+
+func fetchReply(cmd *redis.Cmd) ([]any, error) {
+	reply, err := cmd.Slice()
 	if err == nil && (len(reply) < fetchHead || len(reply)%2 != fetchHead%2) {
 		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
 	}
 	return reply, err
+}
+
+// taken ends the lane's fetch with its answer.
+func (w *Worker) taken(ctx context.Context, l *lane, n int, reply []any) (Fetched, error) {
+	l.open = false
+	got, err := w.sort(ctx, l, n, reply)
+	l.request++
+	return got, err
 }
 
 // sort tells the jobs that can run from those that can't.
@@ -129,7 +160,7 @@ func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched
 		ours = ours[:n]
 	}
 	out.Jobs = ours
-	l.fetched(out)
+	l.fetched(out, head[8] == 1)
 	if len(ends) == 0 {
 		return out, nil
 	}

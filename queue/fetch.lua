@@ -20,7 +20,7 @@
 -- ARGV[4] the request's place in the worker's marks, see marks.lua
 -- ARGV[5] the most jobs to take
 -- ARGV[6] lease in seconds
--- ARGV[7] 1 if the worker holds no job of the queue
+-- ARGV[7] 0 if the worker holds jobs of the queue | 1 if it holds none | 2 if the request waited behind a blocking command
 -- ARGV[8] 1 if the worker's process holds no suspect
 -- ARGV[9] how many of the following ids are held back, then those ids
 --
@@ -94,12 +94,13 @@ elseif length == 0 then
 	return reply
 end
 
--- A worker is judged by its beats. A fetch counts as one only if there is no job that they speak for.
+-- A worker is judged by its beats. A fetch counts as one only if there is no job that they speak for, and if it is new: who has left or
+-- stands still takes nothing.
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local beat = ARGV[7] ~= "1" and tonumber(call("ZSCORE", KEYS[9], worker) or nil)
-if not beat then
+if not beat and ARGV[7] ~= "2" then
 	call("ZADD", KEYS[9], now_ms, worker)
-elseif now_ms - beat > 10000 then
+elseif not beat or now_ms - beat > 10000 then
 	reply[4] = 2
 	return reply
 end

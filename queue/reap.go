@@ -47,8 +47,8 @@ func (c *Client) Beats(ctx context.Context, queue string) ([]LastBeat, error) {
 // Reaped is a job that was taken from a dead worker.
 type Reaped struct {
 	ID          string
-	Crashes     int   // of this job so far
-	Quarantined bool  // it is archived, for it had as many crashes as it may; else it is pending again
+	Crashes     int  // of this job so far
+	Quarantined bool // it is archived, for it had as many crashes as it may; else it is pending again
 }
 
 // Reap gives the jobs of a dead worker back to the head of the queue, without spending a retry, and forgets the worker. It does

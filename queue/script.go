@@ -40,6 +40,14 @@ func sha(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// name is how Redis knows the script.
+func (s *script) name(plain bool) string {
+	if plain {
+		return s.plainS
+	}
+	return s.sha
+}
+
 // call is one run of a script. Its reply is set by run.
 type call struct {
 	script *script
@@ -53,12 +61,7 @@ type call struct {
 // run sends the calls in one round trip (one for each node of a Cluster). Each has its own reply or error. A script that
 // the server doesn't know, or has forgotten, is sent in full; the calls that went through are not sent again.
 func (c *Client) run(ctx context.Context, calls ...*call) {
-	c.send(ctx, calls, redis.Pipeliner.EvalSha, func(s *script, plain bool) string {
-		if plain {
-			return s.plainS
-		}
-		return s.sha
-	})
+	c.send(ctx, calls, redis.Pipeliner.EvalSha, (*script).name)
 	if unknown := refused(calls, isNoScript); len(unknown) > 0 {
 		c.sendFull(ctx, unknown)
 	}
@@ -110,7 +113,7 @@ func refused(calls []*call, why func(error) bool) []*call {
 	return out
 }
 
-func isNoScript(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }
+func isNoScript(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
 
 func isSyntaxError(err error) bool {
 	return !unanswered(err) && strings.Contains(strings.ToLower(err.Error()), "compil")

@@ -37,9 +37,7 @@ func TestEveryScriptRunsOnClusterAndSentinel(t *testing.T) {
 				}
 			}
 			for _, name := range queues {
-				woken := make(chan error, 1)
-				go func() { woken <- waiter.Wait(name, always) }()
-				live(t, client, w, name, woken)
+				live(t, client, w, name, waiting(waiter, name, one))
 			}
 			if err := w.Leave(t.Context()); err != nil {
 				t.Error(err)
@@ -51,7 +49,7 @@ func TestEveryScriptRunsOnClusterAndSentinel(t *testing.T) {
 	}
 }
 
-func live(t *testing.T, client *queue.Client, w *queue.Worker, name string, woken <-chan error) {
+func live(t *testing.T, client *queue.Client, w *queue.Worker, name string, woken <-chan wake) {
 	t.Helper()
 	ctx := t.Context()
 	entry := func(id string) queue.Entry {
@@ -69,14 +67,15 @@ func live(t *testing.T, client *queue.Client, w *queue.Worker, name string, woke
 			t.Fatal(s.Err)
 		}
 	}
-	if err := within(t, "woken", woken); err != nil {
-		t.Fatal(err)
+	first := within(t, "woken", woken)
+	if first.err != nil {
+		t.Fatal(first.err)
 	}
 	got, err := w.Fetch(ctx, name, 10)
-	if err != nil || len(got.Jobs) != 6 {
-		t.Fatal(len(got.Jobs), err)
+	j := append(first.Jobs, got.Jobs...)
+	if err != nil || len(j) != 6 {
+		t.Fatal(len(j), err)
 	}
-	j := got.Jobs
 	for _, err := range w.Finish(ctx, queue.Done(j[0]), queue.Complete(j[1], []byte("x")), queue.Retry(j[2], 0, "boom"),
 		queue.Archive(j[3], "dead"), queue.HandBack(j[4]), queue.Snooze(j[5], time.Millisecond)) {
 		if err != nil {

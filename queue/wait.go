@@ -13,8 +13,8 @@ import (
 
 // How an idle fleet hears of a push without polling. Each queue has one watch, an element of a list. Idle workers block on that list, and
 // Redis serves the one that has waited longest. Who has the watch blocks on the pending list itself (BLMOVE from its right end
-// to its right end, which moves nothing), so that any producer's push wakes it, stock asynq's too. Its fetch hands the watch
-// on, and the next one looks while this one works. So a push wakes one worker, not fifty; a backlog wakes them one after the
+// to its right end, which moves nothing), so that any producer's push wakes it, stock asynq's too. Its fetch stands in Redis behind the
+// blocked command, so that the push runs it without another round trip. It hands the watch on, and the next one looks while this one works. So a push wakes one worker, not fifty; a backlog wakes them one after the
 // other; nothing but a look is ever in the hands of a worker that dies.
 const (
 	// blockTime bounds one blocking command. A connection that died without a word is noticed after it.
@@ -65,41 +65,44 @@ func dedicated(rdb redis.UniversalClient, conns int) (redis.UniversalClient, err
 	switch rdb := rdb.(type) {
 	case *redis.Client:
 		opts := *rdb.Options()
-		opts.PoolSize, opts.MinIdleConns, opts.MaxIdleConns, opts.MaxActiveConns = conns, 0, 0, 0
-		opts.ReadTimeout, opts.MaxRetries = blockTime, -1
+		opts.PoolSize, opts.PipelinePoolSize, opts.MinIdleConns, opts.MaxIdleConns, opts.MaxActiveConns = conns, -1, 0, 0, 0
+		opts.ReadTimeout, opts.MaxRetries = watchTime, -1
 		return redis.NewClient(&opts), nil
 	case *redis.ClusterClient:
 		opts := *rdb.Options()
-		opts.PoolSize, opts.MinIdleConns, opts.MaxIdleConns, opts.MaxActiveConns = conns, 0, 0, 0
-		opts.ReadTimeout, opts.ReadOnly, opts.RouteByLatency, opts.RouteRandomly = blockTime, false, false, false
+		opts.PoolSize, opts.PipelinePoolSize, opts.MinIdleConns, opts.MaxIdleConns, opts.MaxActiveConns = conns, -1, 0, 0, 0
+		opts.ReadTimeout, opts.ReadOnly, opts.RouteByLatency, opts.RouteRandomly = watchTime, false, false, false
 		return redis.NewClusterClient(&opts), nil
 	}
 	return nil, fmt.Errorf("wait on a %T: not supported; use a Redis, Sentinel or Cluster address", rdb)
 }
 
-// Wait blocks until the queue has pending jobs and it is this worker's turn to look: then Fetch. If there is no free slot by
-// then, PassOn instead. free is asked before the worker stands in line for long; Wait returns ErrBusy once it says no. It fails
-// only with ErrBusy or when the Waiter is closed: Redis out of reach is waited for.
-func (t *Waiter) Wait(queue string, free func() bool) error {
+// Wait blocks until the queue has pending jobs and it is this worker's turn to look, and takes up to as many as want says. Slots may have
+// been given away by the time that jobs come: what can't start then is to be handed back. No job, and no error, means: Fetch.
+//
+// want is asked before the worker stands in line for long; Wait returns ErrBusy once it says 0. It fails only with ErrBusy or when the
+// Waiter is closed: Redis out of reach is waited for.
+func (t *Waiter) Wait(queue string, want func() int) (Fetched, error) {
 	l, err := t.worker.lane(queue)
 	if err != nil {
-		return err
+		return Fetched{}, err
 	}
 	for {
-		if !free() {
-			return t.busy(l)
+		n := min(want(), MaxBatch)
+		if n <= 0 {
+			return Fetched{}, t.busy(l)
 		}
-		found, err := t.look(l)
+		got, woken, err := t.look(l, n)
 		switch {
+		case woken:
+			return got, nil
 		case t.ctx.Err() != nil:
-			return fmt.Errorf("wait for queue %q: %w", queue, context.Cause(t.ctx))
+			return Fetched{}, fmt.Errorf("wait for queue %q: %w", queue, context.Cause(t.ctx))
 		case errors.Is(err, redis.ErrClosed):
-			return fmt.Errorf("wait for queue %q: %w", queue, err)
+			return Fetched{}, fmt.Errorf("wait for queue %q: %w", queue, err)
 		case err != nil:
 			t.sleep(retryTime)
 			t.mend(l)
-		case found:
-			return nil
 		}
 	}
 }
@@ -123,21 +126,22 @@ func (t *Waiter) busy(l *lane) error {
 	return ErrBusy
 }
 
-// look is one blocking command: true if there are jobs to fetch.
-func (t *Waiter) look(l *lane) (bool, error) {
+// look is one blocking command: true if it has found jobs, taken or not.
+func (t *Waiter) look(l *lane, n int) (Fetched, bool, error) {
 	paused, blocked, watching := l.mood()
 	switch {
 	case paused:
-		return t.resumed(l)
+		resumed, err := t.resumed(l)
+		return Fetched{}, resumed, err
 	case blocked:
 		// The jobs of this queue wait for attempts that run here. Others have the watch meanwhile.
 		l.unblock()
 		t.sleep(pollTime / 4)
-		return false, nil
+		return Fetched{}, false, nil
 	case !watching:
-		return false, t.takeWatch(l)
+		return Fetched{}, false, t.takeWatch(l)
 	}
-	return t.watch(l)
+	return t.watch(l, n)
 }
 
 // resumed looks every two seconds whether a queue is still paused. It can't be waited for: the pending list has jobs all the while.
@@ -162,26 +166,46 @@ func (t *Waiter) takeWatch(l *lane) error {
 	return err
 }
 
-func (t *Waiter) watch(l *lane) (bool, error) {
-	if err := t.rdb.Set(t.ctx, wire.WatcherKey(l.queue), t.worker.id, watchTime).Err(); err != nil {
-		if !redis.HasErrorPrefix(err, "OOM") {
-			l.setWatching(t.ctx.Err() != nil)
-			return false, err
-		}
-		return t.poll(l)
-	}
+// watch blocks on the pending list, with the fetch behind it.
+func (t *Waiter) watch(l *lane, n int) (Fetched, bool, error) {
+	l.fetching.Lock()
+	defer l.fetching.Unlock()
+	// It may have to wait for long, and keeps no other queue's fetch from a suspect meanwhile.
+	fetch := t.worker.fetchCall(l, n, takeWaiting, 0)
 	pending := wire.PendingKey(l.queue)
-	err := t.rdb.BLMove(t.ctx, pending, pending, "RIGHT", "RIGHT", blockTime).Err()
-	switch {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, redis.Nil):
-		return false, nil
-	case redis.HasErrorPrefix(err, "OOM"):
-		return t.poll(l)
+	pipe := t.rdb.Pipeline()
+	mine := pipe.Set(t.ctx, wire.WatcherKey(l.queue), t.worker.id, watchTime)
+	pushed := pipe.BLMove(t.ctx, pending, pending, "RIGHT", "RIGHT", blockTime)
+	fetch.reply = pipe.EvalSha(t.ctx, fetch.script.name(t.worker.client.plain.Load()), fetch.keys, fetch.args...)
+	l.open = true
+	_, _ = pipe.Exec(t.ctx)
+
+	got, err := t.behind(l, n, fetch)
+	switch err := errors.Join(mine.Err(), pushed.Err(), err); {
+	case len(got.Jobs) > 0 || pushed.Err() == nil:
+		return got, true, nil
+	case redis.HasErrorPrefix(mine.Err(), "OOM"):
+		found, err := t.poll(l)
+		return got, found, err
+	case errors.Is(pushed.Err(), redis.Nil) && mine.Err() == nil:
+		return got, false, nil
+	default:
+		l.setWatching(t.ctx.Err() != nil) // interrupted by our own end, it is still ours to pass on
+		return got, false, err
 	}
-	l.setWatching(t.ctx.Err() != nil) // interrupted by our own end, it is still ours to pass on
-	return false, err
+}
+
+// behind reads the answer to the fetch behind a blocked command. What it has taken is ours, whatever failed beside it.
+func (t *Waiter) behind(l *lane, n int, fetch *call) (Fetched, error) {
+	reply, err := fetchReply(fetch.reply)
+	switch {
+	case err == nil && reply[3] == int64(mustBeat), isNoScript(err):
+		l.open = false // nothing was taken: a Fetch sees to it
+		return Fetched{}, nil
+	case err != nil:
+		return Fetched{}, err
+	}
+	return t.worker.taken(t.ctx, l, n, reply)
 }
 
 // poll looks without a write, which a full Redis refuses.
@@ -219,12 +243,12 @@ func (t *Waiter) PassOn(ctx context.Context, queue string) error {
 }
 
 // fetched keeps what a fetch tells about waiting.
-func (l *lane) fetched(f Fetched) {
+func (l *lane) fetched(f Fetched, watching bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.paused = f.Paused
 	l.blocked = f.HeldBack > 0 && len(f.Jobs) == 0
-	l.watching = false // the script handed it on
+	l.watching = watching
 }
 
 func (l *lane) mood() (paused, blocked, watching bool) {

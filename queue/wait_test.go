@@ -18,7 +18,7 @@ import (
 	"github.com/bellhop-dev/bellhop/queue"
 )
 
-func always() bool { return true }
+func one() int { return 1 }
 
 func (b *bundle) waiter(ctx context.Context, w *queue.Worker) *queue.Waiter {
 	b.t.Helper()
@@ -30,11 +30,31 @@ func (b *bundle) waiter(ctx context.Context, w *queue.Worker) *queue.Waiter {
 	return waiter
 }
 
-// waiting starts a Wait and returns its end.
-func waiting(w *queue.Waiter) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- w.Wait(q, always) }()
+// wake is the end of a Wait.
+type wake struct {
+	queue.Fetched
+	err error
+}
+
+func waiting(w *queue.Waiter, name string, want func() int) <-chan wake {
+	done := make(chan wake, 1)
+	go func() {
+		got, err := w.Wait(name, want)
+		done <- wake{got, err}
+	}()
 	return done
+}
+
+// job is what a Wait has brought, or else a Fetch brings.
+func (b *bundle) job(w wake) *queue.Job {
+	b.t.Helper()
+	if w.err != nil {
+		b.t.Fatal(w.err)
+	}
+	if len(w.Jobs) == 0 {
+		return b.take()
+	}
+	return w.Jobs[0]
 }
 
 func (b *bundle) watched() {
@@ -42,14 +62,14 @@ func (b *bundle) watched() {
 	eventually(b.t, "somebody watches the queue", func() bool { return b.rdb.Exists(b.ctx, wire.WatcherKey(q)).Val() == 1 })
 }
 
-func within(t *testing.T, what string, done <-chan error) error {
+func within(t *testing.T, what string, done <-chan wake) wake {
 	t.Helper()
 	select {
-	case err := <-done:
-		return err
+	case w := <-done:
+		return w
 	case <-time.After(10 * time.Second):
 		t.Fatalf("not within 10 s: %s", what)
-		return nil
+		return wake{}
 	}
 }
 
@@ -60,6 +80,8 @@ func TestWaitIsWokenByAnyProducer(t *testing.T) {
 		stock := asynq.NewClientFromRedisClient(rdb)
 		waiter := b.waiter(b.ctx, b.worker)
 		b.worker.Beat(b.ctx)
+		b.fetch(1) // nothing, but Redis knows the script
+		brought := 0
 		for name, push := range map[string]func() error{
 			"bellhop": func() error { return b.client.Enqueue(b.ctx, []queue.Entry{{Message: message("a")}})[0].Err },
 			"asynq": func() error {
@@ -67,15 +89,17 @@ func TestWaitIsWokenByAnyProducer(t *testing.T) {
 				return err
 			},
 		} {
-			done := waiting(waiter)
+			done := waiting(waiter, q, one)
 			b.watched()
 			if err := push(); err != nil {
 				t.Fatal(err)
 			}
-			if err := within(t, "woken by "+name, done); err != nil {
-				t.Fatal(err)
-			}
-			b.finish(queue.Done(b.take()))
+			woken := within(t, "woken by "+name, done)
+			brought += len(woken.Jobs)
+			b.finish(queue.Done(b.job(woken)))
+		}
+		if brought != 2 {
+			t.Errorf("the push brought %d of 2 jobs without another call", brought)
 		}
 	})
 }
@@ -87,12 +111,12 @@ func TestTheEndOfTheContextInterruptsWaiting(t *testing.T) {
 		ctx, cancel := context.WithCancel(b.ctx)
 		waiter := b.waiter(ctx, b.worker)
 		b.worker.Beat(b.ctx)
-		done := waiting(waiter)
+		done := waiting(waiter, q, one)
 		b.watched()
 		start := time.Now()
 		cancel()
-		if err := within(t, "interrupted", done); !errors.Is(err, context.Canceled) {
-			t.Error(err)
+		if w := within(t, "interrupted", done); !errors.Is(w.err, context.Canceled) {
+			t.Error(w.err)
 		}
 		if d := time.Since(start); d > time.Second {
 			t.Errorf("took %s", d)
@@ -111,14 +135,12 @@ func TestTheWatchOfTheDeadIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	b := setup(t, redistest.New(t))
 	b.rdb.Set(b.ctx, wire.WatcherKey(q), "the dead", 50*time.Millisecond)
-	done := waiting(b.waiter(b.ctx, b.worker))
+	done := waiting(b.waiter(b.ctx, b.worker), q, one)
 	eventually(t, "the watch expires", func() bool { return b.rdb.Exists(b.ctx, wire.WatcherKey(q)).Val() == 0 })
 	b.worker.Beat(b.ctx)
 	b.watched()
 	b.enqueue("a")
-	if err := within(t, "woken", done); err != nil {
-		t.Fatal(err)
-	}
+	b.finish(queue.Done(b.job(within(t, "woken", done))))
 }
 
 func TestWaitDoesNotSpinOnAPausedQueue(t *testing.T) {
@@ -131,50 +153,76 @@ func TestWaitDoesNotSpinOnAPausedQueue(t *testing.T) {
 		t.Fatal("not paused")
 	}
 	before := commands(t, b.rdb)
-	done := waiting(waiter)
+	done := waiting(waiter, q, one)
 	select {
-	case err := <-done:
-		t.Fatalf("woken in a paused queue: %v", err)
+	case w := <-done:
+		t.Fatalf("woken in a paused queue: %+v", w)
 	case <-time.After(2500 * time.Millisecond):
 	}
 	if n := commands(t, b.rdb) - before; n > 8 {
 		t.Errorf("%d commands in 2.5 s", n)
 	}
 	b.rdb.Del(b.ctx, wire.PausedKey(q))
-	if err := within(t, "resumed", done); err != nil {
-		t.Fatal(err)
-	}
-	b.finish(queue.Done(b.take()))
+	b.finish(queue.Done(b.job(within(t, "resumed", done))))
 }
 
 func TestABusyWorkerPassesTheWatchOn(t *testing.T) {
 	t.Parallel()
 	b := setup(t, redistest.New(t))
 	b.worker.Beat(b.ctx)
-	var free atomic.Bool
-	free.Store(true)
-	busy := make(chan error, 1)
+	b.fetch(1) // nothing, but Redis knows the script
 	waiter := b.waiter(b.ctx, b.worker)
-	go func() { busy <- waiter.Wait(q, free.Load) }()
+	first := waiting(waiter, q, one)
 	b.watched()
-	idle := waiting(b.waiter(b.ctx, b.other("idle")))
-	free.Store(false)
+	heir := b.other("idle")
+	heir.Beat(b.ctx)
+	idle := waiting(b.waiter(b.ctx, heir), q, one)
 	b.enqueue("a")
-	if err := within(t, "the watcher looks", busy); err != nil {
-		t.Fatal(err)
+	b.finish(queue.Done(b.job(within(t, "the watcher takes the job", first))))
+
+	b.eventuallyWatches("idle") // the job took the watch along
+	b.enqueue("b")
+	woken := within(t, "the idle one is woken", idle)
+	if woken.err != nil || len(woken.Jobs) != 1 || woken.Jobs[0].ID != "b" {
+		t.Fatalf("%+v", woken)
 	}
-	if err := b.worker.Beat(b.ctx); err != nil && err[0].Err != nil {
-		t.Fatal(err[0].Err)
-	}
-	if err := waiter.PassOn(b.ctx, q); err != nil {
-		t.Fatal(err)
-	}
-	if err := within(t, "the idle one is woken", idle); err != nil {
-		t.Fatal(err)
-	}
-	if err := waiter.Wait(q, free.Load); !errors.Is(err, queue.ErrBusy) {
+	if _, err := waiter.Wait(q, func() int { return 0 }); !errors.Is(err, queue.ErrBusy) {
 		t.Errorf("got %v", err)
 	}
+}
+
+func (b *bundle) eventuallyWatches(worker string) {
+	b.t.Helper()
+	eventually(b.t, worker+" watches", func() bool { return b.rdb.Get(b.ctx, wire.WatcherKey(q)).Val() == worker })
+}
+
+// A fetch that waited in Redis while its worker left, or fell silent, takes nothing.
+func TestAFetchOfOneWhoHasGoneTakesNothing(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		b.worker.Beat(b.ctx)
+		b.fetch(1) // nothing, but Redis knows the script
+		for name, befall := range map[string]func(){
+			"gone": func() { rdb.ZRem(b.ctx, wire.BeatsKey(q), b.worker.ID()) },
+			"silent": func() {
+				rdb.ZAdd(b.ctx, wire.BeatsKey(q), redis.Z{Score: float64(b.now().UnixMilli() - 10_500), Member: b.worker.ID()})
+			},
+		} {
+			done := waiting(b.waiter(b.ctx, b.worker), q, one)
+			b.eventuallyWatches(b.worker.ID())
+			befall()
+			b.enqueue(name)
+			if w := within(t, name, done); len(w.Jobs) > 0 || w.err != nil {
+				t.Errorf("%s: %+v", name, w)
+			}
+			if got := b.pending(); len(got) != 1 {
+				t.Errorf("%s: pending %v", name, got)
+			}
+			b.worker.Beat(b.ctx)
+			b.finish(queue.Done(b.take())) // and it goes on once it beats
+		}
+	})
 }
 
 // Fifty idle workers must not all come for one job.
@@ -185,17 +233,21 @@ func TestAPushWakesOneOfFifty(t *testing.T) {
 	var fetches, jobs atomic.Int64
 	var wg sync.WaitGroup
 	b.worker.Beat(b.ctx)
-	for i := range 50 {
-		w := b.other(fmt.Sprintf("idle-%d", i))
+	b.fetch(1) // nothing, but Redis knows the script
+	fleet := make([]*queue.Worker, 50)
+	for i := range fleet {
+		fleet[i] = b.other(fmt.Sprintf("idle-%d", i))
+		fleet[i].Beat(b.ctx)
+	}
+	for _, w := range fleet {
 		waiter := b.waiter(ctx, w)
 		wg.Go(func() {
-			for waiter.Wait(q, always) == nil {
-				fetches.Add(1)
-				got, err := w.Fetch(b.ctx, q, 1)
+			for {
+				got, err := waiter.Wait(q, one)
 				if err != nil {
-					t.Error(err)
 					return
 				}
+				fetches.Add(1)
 				for _, job := range got.Jobs {
 					if err := w.Finish(b.ctx, queue.Done(job))[0]; err != nil {
 						t.Error(err)

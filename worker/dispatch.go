@@ -166,14 +166,18 @@ func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
 	} else {
 		p.redis.answered("fetch from " + l.name)
 	}
-	if got.Orphans > 0 || got.Undecodable > 0 {
-		p.log.Warn("jobs that can't run were taken out of the queue", "queue", l.name,
-			"without_body", got.Orphans, "undecodable", got.Undecodable)
-	}
+	p.tell(l, got)
 	p.start(ctx, l, n, got.Jobs)
 	p.judge(l, got, err)
 	notify(p.wake) // slots came back, and dispatch may have stopped waiting for this answer
 	return len(got.Jobs)
+}
+
+func (p *pool) tell(l *lane, got queue.Fetched) {
+	if got.Orphans > 0 || got.Undecodable > 0 {
+		p.log.Warn("jobs that can't run were taken out of the queue", "queue", l.name,
+			"without_body", got.Orphans, "undecodable", got.Undecodable)
+	}
 }
 
 // start gives jobs to runners, and gives back the slots of n that they don't need.

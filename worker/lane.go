@@ -37,7 +37,7 @@ func newLane(q Queue) *lane {
 // ring tells finish that there are ends.
 func (l *lane) ring() { notify(l.ended) }
 
-// wait waits for jobs in a queue that a fetch has found empty, until ctx ends.
+// wait waits for jobs in a queue that a fetch has found empty, and starts those that come alone, until ctx ends. A backlog is dispatch's.
 func (p *pool) wait(ctx context.Context, l *lane) {
 	for {
 		select {
@@ -45,20 +45,48 @@ func (p *pool) wait(ctx context.Context, l *lane) {
 			return
 		case <-l.empty:
 		}
-		err := p.waiter.Wait(l.name, p.hasFree)
-		if ctx.Err() != nil {
-			return
+		for ctx.Err() == nil && p.await(ctx, l) {
 		}
-		if err == nil && !p.hasFree() {
-			err = p.waiter.PassOn(ctx, l.name)
-		}
-		if err != nil && !errors.Is(err, queue.ErrBusy) {
-			p.redis.failed("fetch from "+l.name, err)
-			p.rest(l)
-			continue
-		}
-		p.ready(l)
 	}
+}
+
+// await waits once, and tells whether the queue is still to be waited for.
+func (p *pool) await(ctx context.Context, l *lane) bool {
+	got, err := p.waiter.Wait(l.name, p.wanted)
+	switch {
+	case err == nil && p.woken(ctx, l, got):
+		return true
+	case err == nil, errors.Is(err, queue.ErrBusy):
+		p.ready(l)
+	case ctx.Err() == nil:
+		p.redis.failed("fetch from "+l.name, err)
+		p.rest(l)
+	}
+	return false
+}
+
+// wanted is how many jobs a queue may bring as soon as they come. The slots are not set aside for it: other queues may have filled them by
+// then. What finds none goes back.
+func (p *pool) wanted() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.lanes) > 1 {
+		return min(p.room(), 1)
+	}
+	return p.room()
+}
+
+// woken starts the jobs that a wait has brought, and tells whether they were all there are.
+func (p *pool) woken(ctx context.Context, l *lane, got queue.Fetched) bool {
+	p.redis.answered("fetch from " + l.name)
+	p.tell(l, got)
+	p.mu.Lock()
+	n := max(min(p.free, len(got.Jobs)), 0)
+	p.free -= n
+	p.mu.Unlock()
+	p.start(ctx, l, n, got.Jobs[:n])
+	p.handBack(got.Jobs[n:])
+	return got.Paused || len(got.Jobs) > 0 && got.Left == 0 && got.HeldBack == 0
 }
 
 // passWatches gives the queues' watches to the next idle workers, once nothing waits or fetches here any more: a push during the drain must not
