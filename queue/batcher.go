@@ -59,6 +59,35 @@ func (b *batcher[T]) run(writer int) {
 func (b *batcher[T]) next(writer int) []T {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.take(writer)
+}
+
+// lead makes the caller the writer, if there is none, and returns its first batch, its own items last. Then it must step down. Otherwise
+// the items are in the hands of who writes.
+func (b *batcher[T]) lead(items ...T) []T {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waiting = append(b.waiting, items...)
+	if b.busy[0] || b.busy[1] {
+		return nil
+	}
+	b.busy[0] = true
+	return b.take(0)
+}
+
+// stepDown leaves to a goroutine what has come meanwhile.
+func (b *batcher[T]) stepDown() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.waiting) > 0 {
+		go b.run(0)
+		return
+	}
+	b.busy[0] = false
+}
+
+// take is the writer's next batch; nil ends its work.
+func (b *batcher[T]) take(writer int) []T {
 	if len(b.waiting) == 0 {
 		b.busy[writer] = false
 		b.waiting = nil

@@ -18,16 +18,16 @@ type ending struct {
 	of       *finishing
 }
 
-// finishing is one call of Finish.
+// finishing is one call of Finish or Turn.
 type finishing struct {
 	left atomic.Int64 // ends without an answer
-	done chan struct{}
+	done func()       // called when all of them have one
 }
 
 func (e *ending) answer() {
 	e.answered.Store(true)
 	if e.of.left.Add(-1) == 0 {
-		close(e.of.done)
+		e.of.done()
 	}
 }
 
@@ -38,7 +38,8 @@ func (w *Worker) Finish(ctx context.Context, ends ...End) []error {
 	all := make([]ending, len(ends))
 	sent := make([]*ending, len(ends))
 	errs := make([]error, len(ends))
-	call := &finishing{done: make(chan struct{})}
+	done := make(chan struct{})
+	call := &finishing{done: func() { close(done) }}
 	byLane := make(map[*lane][]*ending, 1)
 	for i, end := range ends {
 		l, err := w.lane(end.job.Queue)
@@ -59,7 +60,7 @@ func (w *Worker) Finish(ctx context.Context, ends ...End) []error {
 		l.ending.push(some...)
 	}
 	select {
-	case <-call.done:
+	case <-done:
 	case <-ctx.Done():
 	}
 	for i, e := range sent {
@@ -74,15 +75,51 @@ func (w *Worker) Finish(ctx context.Context, ends ...End) []error {
 	return errs
 }
 
+// lead hands ends over and makes the caller their writer: then it returns what is to be written. It returns nil if there is nothing, or
+// somebody else writes them.
+func (l *lane) lead(ctx context.Context, ends []End, answered func([]error)) []*ending {
+	if len(ends) == 0 {
+		return nil
+	}
+	all := make([]ending, len(ends))
+	sent := make([]*ending, len(ends))
+	call := &finishing{done: func() {
+		errs := make([]error, len(all))
+		for i := range all {
+			errs[i] = all[i].err
+		}
+		answered(errs)
+	}}
+	call.left.Store(int64(len(ends)))
+	for i := range all {
+		all[i].ctx, all[i].end, all[i].of = ctx, ends[i], call
+		sent[i] = &all[i]
+	}
+	newestFirst(sent)
+	return l.ending.lead(sent...)
+}
+
 // commit writes one batch and answers its callers.
 func (w *Worker) commit(l *lane, batch []*ending) {
+	w.write(l, l.nextEnds(), batch)
+	w.settleEnds(l, batch)
+}
+
+// nextEnds names a request that writes ends.
+func (l *lane) nextEnds() string {
 	l.endRequest++
-	w.write(l, l.name("e", l.endRequest), batch)
+	return l.name("e", l.endRequest)
+}
+
+// settleEnds forgets the jobs that have ended and answers those who wait.
+func (w *Worker) settleEnds(l *lane, batch []*ending) {
 	for _, e := range batch {
 		if e.end.what != endResult {
-			l.release(e.end.job)
 			w.suspicion.lift(e.end.job)
 		}
+	}
+	l.release(batch)
+	for _, e := range batch {
 		e.answer()
 	}
 }

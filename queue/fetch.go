@@ -42,6 +42,12 @@ type Fetched struct {
 // Fetch takes up to n jobs of a queue, at most MaxBatch, which are the worker's from then on: each needs a Finish. It never
 // waits. When it fails, ask again: what a lost answer had taken is found then, by Leave at the latest.
 func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error) {
+	return w.Turn(ctx, queue, n, nil, nil)
+}
+
+// Turn is Fetch and Finish in one round trip, the ends first. All of them must be of jobs of this queue. answered is told, once, what
+// Finish would return: before Turn returns or, where Redis has to be asked again, later.
+func (w *Worker) Turn(ctx context.Context, queue string, n int, ends []End, answered func([]error)) (Fetched, error) {
 	l, err := w.lane(queue)
 	if err != nil {
 		return Fetched{}, err
@@ -54,10 +60,10 @@ func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error
 
 	n = min(n, MaxBatch)
 	defer w.suspicion.settle(l)
-	reply, err := w.take(ctx, l, n)
+	reply, err := w.turn(ctx, l, n, ends, answered)
 	if err == nil && reply[3] == int64(mustBeat) {
 		w.beat(ctx, func(other *lane) bool { return other == l }) // its failure shows below
-		reply, err = w.take(ctx, l, n)
+		reply, err = w.turn(ctx, l, n, nil, nil)
 	}
 	if err == nil && reply[3] == int64(mustBeat) {
 		err = ErrSilent
@@ -68,16 +74,42 @@ func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error
 	return w.taken(ctx, l, n, reply)
 }
 
-// take asks once. The lane's fetch is open until it is answered.
-func (w *Worker) take(ctx context.Context, l *lane, n int) ([]any, error) {
+// turn asks once. The lane's fetch is open until it is answered.
+func (w *Worker) turn(ctx context.Context, l *lane, n int, ends []End, answered func([]error)) ([]any, error) {
+	batch := l.lead(ctx, ends, answered)
 	how := takeBusy
 	if l.count() == 0 {
 		how = takeIdle
 	}
-	c := w.fetchCall(l, n, how, w.suspicion.reserve(l))
+	fetch := w.fetchCall(l, n, how, w.suspicion.reserve(l))
 	l.open = true
-	w.client.run(ctx, c)
-	return fetchReply(c.reply)
+	if batch == nil {
+		w.client.run(ctx, fetch)
+	} else {
+		w.runWithEnds(ctx, l, fetch, batch)
+	}
+	return fetchReply(fetch.reply)
+}
+
+// runWithEnds sends a fetch behind ends. Ends that Redis has not answered are asked for again, without the fetch.
+func (w *Worker) runWithEnds(ctx context.Context, l *lane, fetch *call, batch []*ending) {
+	request := l.nextEnds()
+	finish, sent := w.finishCall(l, request, batch)
+	if finish == nil {
+		w.client.run(ctx, fetch)
+	} else {
+		w.client.run(ctx, finish, fetch)
+		if finished(finish, sent) != nil {
+			go func() {
+				w.write(l, request, batch)
+				w.settleEnds(l, batch)
+				l.ending.stepDown()
+			}()
+			return
+		}
+	}
+	w.settleEnds(l, batch)
+	l.ending.stepDown()
 }
 
 // How fetch.lua takes the worker's state.

@@ -175,9 +175,19 @@ func ceilDelay(d time.Duration) int64 {
 // finish runs one call of the script and gives each end its answer. It fails as a whole if Redis can't be asked: the
 // ends may be written or not, and the same request asked again tells.
 func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*ending) error {
+	c, sent := w.finishCall(l, request, ends)
+	if c == nil {
+		return nil
+	}
+	w.client.run(ctx, c)
+	return finished(c, sent)
+}
+
+// finishCall is the call for those ends that can be encoded; nil if there is none.
+func (w *Worker) finishCall(l *lane, request string, ends []*ending) (*call, []*ending) {
 	newestFirst(ends)
 	plain, others := split(ends)
-	args := make([]any, 0, 4+2*len(plain)+6*len(others))
+	args := make([]any, 0, 6+len(plain)+6*len(others))
 	args = append(args, wire.JobPrefix(l.queue), w.id, request, len(plain))
 	args = appendByFetch(args, plain)
 	sent := plain
@@ -191,9 +201,14 @@ func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*en
 		sent = append(sent, e)
 	}
 	if len(sent) == 0 {
-		return nil
+		return nil, nil
 	}
-	reply, err := w.client.do(ctx, finishScript, finishKeys(l.queue), args...).Slice()
+	return &call{script: finishScript, keys: finishKeys(l.queue), args: args}, sent
+}
+
+// finished reads the answers of a call.
+func finished(c *call, sent []*ending) error {
+	reply, err := c.reply.Slice()
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ type lane struct {
 	watching bool             // this worker has the queue's watch
 
 	ending     batcher[*ending]
-	endRequest int64 // of the last batch of ends; touched by the batcher alone
+	endRequest int64 // of the last batch of ends; touched by the batcher's writer alone
 }
 
 // hold is a job between its Fetch and its Finish.
@@ -132,12 +132,18 @@ func (l *lane) hold(jobs []*Job) (ours, clashing []*Job) {
 	return ours, clashing
 }
 
-// release forgets a job whose handler has ended.
-func (l *lane) release(job *Job) {
+// release forgets the jobs whose handlers have ended.
+func (l *lane) release(batch []*ending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if h, ok := l.held[job.ID]; ok && h.job.Attempt == job.Attempt {
-		delete(l.held, job.ID)
+	for _, e := range batch {
+		job := e.end.job
+		if e.end.what == endResult {
+			continue // it runs on
+		}
+		if h, ok := l.held[job.ID]; ok && h.job.Attempt == job.Attempt {
+			delete(l.held, job.ID)
+		}
 	}
 }
 

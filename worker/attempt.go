@@ -115,9 +115,12 @@ func (p *pool) conclude(a *attempt, cause, err error) {
 		a.lane.ends = append(a.lane.ends, end)
 	}
 	stopping := p.stopping
+	rides := !p.dispatched && (a.lane.state == laneReady || a.lane.state == laneFetching) // a fetch takes the end along
 	p.mu.Unlock()
 	notify(p.wake)
-	a.lane.ring()
+	if !rides {
+		a.lane.ring()
+	}
 	if stopping {
 		notify(p.changed)
 	}

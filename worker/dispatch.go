@@ -13,14 +13,20 @@ import (
 // dispatch fetches jobs for free slots until ctx ends, and returns once no fetch is under way.
 func (p *pool) dispatch(ctx context.Context) {
 	var fetching sync.WaitGroup
+	defer p.undispatched()
 	defer fetching.Wait()
 	for {
-		// Runners that can end their jobs now go first, so that one fetch fills all their slots.
-		runtime.Gosched()
-		if n, lanes := p.next(); n > 0 && len(lanes) > 0 && ctx.Err() == nil {
+		n, lanes := p.next()
+		if n < p.enough {
+			// Runners that can end their jobs now go first, so that one fetch fills all their slots.
+			runtime.Gosched()
+			n, lanes = p.next()
+		}
+		if n > 0 && len(lanes) > 0 && ctx.Err() == nil {
 			p.take(ctx, &fetching, n, lanes)
 			continue
 		}
+		p.ringFor(p.lanes)
 		select {
 		case <-ctx.Done():
 			return
@@ -29,21 +35,53 @@ func (p *pool) dispatch(ctx context.Context) {
 	}
 }
 
+// wholeFetch is how many slots are filled at once. Of more, a fetch fills half, so that these jobs run while Redis sees to the other half.
+const wholeFetch = 32
+
+// fetchSizes are how many slots are worth a fetch without waiting for more, and the most that one fills.
+func fetchSizes(slots int) (enough, most int) {
+	if slots <= wholeFetch {
+		return slots, slots
+	}
+	most = max(wholeFetch, slots/2)
+	return most / 2, most
+}
+
 // next are the slots to fill and the lanes to fill them from.
 func (p *pool) next() (int, []*lane) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := p.room()
+	n := min(p.room(), p.most)
 	if n <= 0 {
 		return 0, nil
 	}
-	lanes := make([]*lane, 0, len(p.lanes))
+	lanes := p.nextLanes[:0]
 	for _, l := range p.lanes {
 		if l.state == laneReady {
 			lanes = append(lanes, l)
 		}
 	}
+	p.nextLanes = lanes
 	return n, lanes
+}
+
+// ringFor has ends written that no fetch takes along.
+func (p *pool) ringFor(lanes []*lane) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range lanes {
+		if len(l.ends) > 0 && l.state != laneFetching {
+			l.ring()
+		}
+	}
+}
+
+// undispatched has all ends written that come from now on: no fetch takes them along any more.
+func (p *pool) undispatched() {
+	p.mu.Lock()
+	p.dispatched = true
+	p.mu.Unlock()
+	p.ringFor(p.lanes)
 }
 
 // take shares n slots among lanes that may have jobs, and fetches for them.
@@ -141,6 +179,7 @@ func draw(n int, lanes []*lane) []int {
 
 // passOn lets others look into queues that had no slot left here.
 func (p *pool) passOn(fetching *sync.WaitGroup, lanes []*lane) {
+	p.ringFor(lanes)
 	for _, l := range lanes {
 		fetching.Go(func() {
 			if err := p.waiter.PassOn(p.fetches, l.name); err != nil {
@@ -158,9 +197,10 @@ func (p *pool) reserve(l *lane, n int) {
 	l.state = laneFetching
 }
 
-// fetch takes up to n jobs, whose slots are reserved, and starts them. It answers how many.
+// fetch takes up to n jobs, whose slots are reserved, and starts them. It answers how many. The queue's ends go along.
 func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
-	got, err := p.queue.Fetch(p.fetches, l.name, n)
+	batch := p.takeEnds(l)
+	got, err := p.queue.Turn(p.fetches, l.name, n, endsOf(batch), func(errs []error) { p.answered(batch, errs) })
 	if err != nil {
 		p.redis.failed("fetch from "+l.name, err)
 	} else {

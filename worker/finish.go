@@ -17,8 +17,8 @@ const (
 	gatherTime = 500 * time.Microsecond
 )
 
-// finish writes the ends of a queue's attempts: one call is under way, and what ends meanwhile goes together into the next. An end
-// that comes alone is written at once.
+// finish writes the ends of a queue's attempts that no fetch takes along: one call is under way, and what ends meanwhile goes together into
+// the next. An end that comes alone is written at once.
 func (p *pool) finish(ctx context.Context, l *lane) {
 	gather := time.NewTimer(gatherTime)
 	defer gather.Stop()
@@ -35,13 +35,17 @@ func (p *pool) finish(ctx context.Context, l *lane) {
 			<-gather.C
 		}
 		batch := p.takeEnds(l)
-		ends := make([]queue.End, len(batch))
-		for i := range batch {
-			ends[i] = batch[i].end
-		}
-		p.answered(batch, p.queue.Finish(ctx, ends...))
+		p.answered(batch, p.queue.Finish(ctx, endsOf(batch)...))
 		last = len(batch)
 	}
+}
+
+func endsOf(batch []ending) []queue.End {
+	ends := make([]queue.End, len(batch))
+	for i := range batch {
+		ends[i] = batch[i].end
+	}
+	return ends
 }
 
 func (p *pool) takeEnds(l *lane) []ending {

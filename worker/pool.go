@@ -22,7 +22,12 @@ type pool struct {
 
 	lanes []*lane       // the heaviest first
 	todo  chan *attempt // started by the runners; has room for all slots
-	wake  chan struct{} // tells dispatch that slots or lanes have changed
+
+	// Of dispatch alone.
+	enough, most int // see fetchSizes
+	nextLanes    []*lane
+
+	wake chan struct{} // tells dispatch that slots or lanes have changed
 
 	// Set by Run, before anything else starts.
 	waiter  *queue.Waiter
@@ -35,6 +40,7 @@ type pool struct {
 	runners    int          // goroutines
 	unanswered int          // ends that Redis has not confirmed
 	unstarted  []*queue.Job // fetched, or abandoned: they go back
+	dispatched bool         // dispatch has ended
 	stopping   bool
 	changed    chan struct{} // while stopping: a job or an end less
 }
@@ -64,6 +70,7 @@ func newPool(w *Worker) (*pool, error) {
 		todo: make(chan *attempt, w.cfg.Concurrency), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		free: w.cfg.Concurrency, running: make(map[*attempt]struct{}, w.cfg.Concurrency),
 	}
+	p.enough, p.most = fetchSizes(w.cfg.Concurrency)
 	for _, q := range w.cfg.Queues {
 		p.lanes = append(p.lanes, newLane(q))
 	}
