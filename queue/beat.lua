@@ -18,7 +18,7 @@
 local now = redis.call("TIME")
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local worker, lease = ARGV[1], tonumber(ARGV[2])
-local number = #ARGV > 3 and tonumber(redis.call("HGET", KEYS[2], worker) or nil)
+local number = #ARGV > 3 and owner_number(redis.call("HGET", KEYS[2], worker))
 
 local keeper = 0
 if tonumber(ARGV[3]) > 0 then

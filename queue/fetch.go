@@ -121,14 +121,18 @@ const (
 
 func (w *Worker) fetchCall(l *lane, n, how, suspects int) *call {
 	lost := l.lost()
-	args := make([]any, 0, 9+len(lost))
+	watching := 0
+	if _, _, has := l.mood(); has || how == takeWaiting {
+		watching = 1
+	}
+	args := make([]any, 0, 10+len(lost))
 	args = append(args, wire.JobPrefix(l.queue), w.id, l.name("f", l.request), wire.FetchMark(l.request), n, int(leaseTime/time.Second),
-		how, suspects, len(lost))
+		how, suspects, watching, len(lost))
 	return &call{
 		script: fetchScript,
 		keys: []string{
 			wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
-			wire.OwnersKey(l.queue), wire.CallsKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
+			wire.OwnersKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
 			wire.BeatsKey(l.queue), wire.SuspectsKey(l.queue),
 		},
 		args: append(args, lost...),

@@ -9,11 +9,10 @@
 -- KEYS[3] asynq:{q}:lease
 -- KEYS[4] asynq:{q}:paused
 -- KEYS[5] bellhop:{q}:owners
--- KEYS[6] bellhop:{q}:calls
--- KEYS[7] bellhop:{q}:watch
--- KEYS[8] bellhop:{q}:watcher
--- KEYS[9] bellhop:{q}:beats
--- KEYS[10] bellhop:{q}:suspects
+-- KEYS[6] bellhop:{q}:watch
+-- KEYS[7] bellhop:{q}:watcher
+-- KEYS[8] bellhop:{q}:beats
+-- KEYS[9] bellhop:{q}:suspects
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] worker
 -- ARGV[3] request: new for each request, the same when it is sent again
@@ -22,7 +21,8 @@
 -- ARGV[6] lease in seconds
 -- ARGV[7] 0 if the worker holds jobs of the queue | 1 if it holds none | 2 if the request waited behind a blocking command
 -- ARGV[8] 1 if the worker's process holds no suspect
--- ARGV[9] how many of the following ids are held back, then those ids
+-- ARGV[9] 1 if the worker has the queue's watch
+-- ARGV[10] how many of the following ids are held back, then those ids
 --
 -- Returns the seconds and microseconds of Redis' clock, the jobs left in pending, 0 | 1 if the queue is paused | 2 if the worker
 -- must beat first, the ids dropped, the ids held back, the place (from 1) of the suspect among the jobs or 0, the worker's number, 1 if the
@@ -37,17 +37,17 @@ local prefix, worker, request, want = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5
 local reply = {tonumber(now[1]), tonumber(now[2]), 0, 0, 0, 0, 0, 0, 0}
 local head = #reply
 local paused, suspected = false, false
-if call("EXISTS", KEYS[4], KEYS[10]) > 0 then
-	paused, suspected = call("EXISTS", KEYS[4]) == 1, call("EXISTS", KEYS[10]) == 1
+if call("EXISTS", KEYS[4], KEYS[9]) > 0 then
+	paused, suspected = call("EXISTS", KEYS[4]) == 1, call("EXISTS", KEYS[9]) == 1
 end
 
 -- Whoever finds jobs hands the watch on: the next idle worker looks while this one works.
 local length = call("LLEN", KEYS[1])
-if call("GET", KEYS[8]) == worker then
+if ARGV[9] == "1" and call("GET", KEYS[7]) == worker then
 	if length > 0 then
-		call("DEL", KEYS[8])
-		if call("LPUSH", KEYS[7], "1") > 1 then
-			call("LTRIM", KEYS[7], 0, 0)
+		call("DEL", KEYS[7])
+		if call("LPUSH", KEYS[6], "1") > 1 then
+			call("LTRIM", KEYS[6], 0, 0)
 		end
 	else
 		reply[9] = 1
@@ -55,21 +55,16 @@ if call("GET", KEYS[8]) == worker then
 end
 reply[3] = length
 
-local field = worker .. ":fetch"
-local last = call("HGET", KEYS[6], field)
+local number, last = owner_number(call("HGET", KEYS[5], worker))
 if last then
 	-- A copy of an earlier request that was long on its way: what it took, nobody would know of.
-	local session, number = string.match(request, "^(.*)f(%d+)$")
-	local last_session, last_number = string.match(last, "^(.*)f(%d+)$")
-	if session and session == last_session and tonumber(number) < tonumber(last_number) then
+	local session, count = string.match(request, "^(.*)f(%d+)$")
+	local last_session, last_count = string.match(last, "^(.*)f(%d+)$")
+	if session and session == last_session and tonumber(count) < tonumber(last_count) then
 		return redis.error_reply("STALE a later request was answered")
 	end
 	if last == request then
-		local number = call("HGET", KEYS[5], worker)
-		if not number then
-			return reply
-		end
-		reply[8] = tonumber(number)
+		reply[8] = number
 		local mark = number * fetch_marks + ARGV[4]
 		local mine = marked(KEYS[3], mark, mark)
 		local active = next(mine) and call("LRANGE", KEYS[2], 0, -1) or {}
@@ -97,25 +92,25 @@ end
 -- A worker is judged by its beats. A fetch counts as one only if there is no job that they speak for, and if it is new: who has left or
 -- stands still takes nothing.
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local beat = ARGV[7] ~= "1" and tonumber(call("ZSCORE", KEYS[9], worker) or nil)
+local beat = ARGV[7] ~= "1" and tonumber(call("ZSCORE", KEYS[8], worker) or nil)
 if not beat and ARGV[7] ~= "2" then
-	call("ZADD", KEYS[9], now_ms, worker)
+	call("ZADD", KEYS[8], now_ms, worker)
 elseif not beat or now_ms - beat > 10000 then
 	reply[4] = 2
 	return reply
 end
 
-local number = call("HGET", KEYS[5], worker) or enrol(KEYS[5], KEYS[6], worker)
+number = number or new_number(KEYS[5])
 if not number then
 	return redis.error_reply("ERR the queue has as many workers as leases can tell apart")
 end
-reply[8] = tonumber(number)
+reply[8] = number
 
 local held_back = {}
-for i = 10, 9 + tonumber(ARGV[9]) do
+for i = 11, 10 + tonumber(ARGV[10]) do
 	held_back[ARGV[i]] = true
 end
-local choosy = suspected or tonumber(ARGV[9]) > 0
+local choosy = suspected or ARGV[10] ~= "0"
 local room = ARGV[8] == "1"
 local function must_wait(id)
 	if held_back[id] then
@@ -125,7 +120,8 @@ local function must_wait(id)
 end
 
 -- Look at some more than are wanted, not at all of them: a call must not hold Redis for long.
-local ids, held, leases = {}, {}, {}
+local ids, held = {}, {}
+local leases = {0, string.rep("-", 65)}
 local lease = lease_score(now[1] + ARGV[6], number * fetch_marks + ARGV[4])
 local n, looks, at = 0, want + 1000, head
 while n < want and looks > 0 do
@@ -149,8 +145,8 @@ while n < want and looks > 0 do
 				end
 				call("HSET", key, "state", "active")
 				ids[n] = id
-				leases[2 * n - 1] = lease
-				leases[2 * n] = id
+				leases[2 * n + 1] = lease
+				leases[2 * n + 2] = id
 				reply[at + 1] = id
 				reply[at + 2] = msg
 				at = at + 2
@@ -167,9 +163,15 @@ if #held > 0 then
 end
 
 if n > 0 then
-	call("HSET", KEYS[6], field, request)
-	call("LPUSH", KEYS[2], unpack(ids))
-	call("ZADD", KEYS[3], unpack(leases))
+	call("HSET", KEYS[5], worker, number .. " " .. request)
+	-- Redis writes a small zset as one text, reads all of it for each new member, and is slow to read fractions. A member of more than
+	-- 64 bytes makes it a skip list, and it stays one.
+	if call("LPUSH", KEYS[2], unpack(ids)) > 4 then
+		call("ZADD", KEYS[3], unpack(leases))
+		call("ZREM", KEYS[3], leases[2])
+	else
+		call("ZADD", KEYS[3], unpack(leases, 3))
+	end
 end
 
 reply[3] = length

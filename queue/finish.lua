@@ -161,7 +161,7 @@ local word_of = {done = "completed", told = "completed", complete = "completed",
 
 local answers = {}
 if #ids > 0 then
-	local number = tonumber(redis.call("HGET", KEYS[9], ARGV[2]) or nil)
+	local number = owner_number(redis.call("HGET", KEYS[9], ARGV[2]))
 	local leases = number and redis.call("ZMSCORE", KEYS[3], unpack(ids)) or {}
 	local function owned(n)
 		local lease, mark = leases[n], claims[n]

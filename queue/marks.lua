@@ -36,16 +36,21 @@ local function of_worker(leases, number)
 	return marked(leases, number * fetch_marks, number * fetch_marks + fetch_marks - 1)
 end
 
--- Gives a worker the next number that nobody has, nil if all are taken.
-local function enrol(owners, calls, worker)
+-- What stands in the hash of owners for a worker: its number and its last fetch that took jobs.
+local function owner_number(text)
+	local number, fetch = string.match(text or "", "^(%d+) (.*)$")
+	return tonumber(number), fetch
+end
+
+-- The next number that nobody has, nil if all are taken. The last one given stands in the field "".
+local function new_number(owners)
 	local taken, most = {}, marks / fetch_marks - 1
-	for _, number in ipairs(redis.call("HVALS", owners)) do
-		taken[tonumber(number)] = true
+	for _, owner in ipairs(redis.call("HVALS", owners)) do
+		taken[owner_number(owner) or 0] = true
 	end
 	for _ = 1, most do
-		local number = (redis.call("HINCRBY", calls, "numbers", 1) - 1) % most + 1
+		local number = (redis.call("HINCRBY", owners, "", 1) - 1) % most + 1
 		if not taken[number] then
-			redis.call("HSET", owners, worker, number)
 			return number
 		end
 	end

@@ -157,8 +157,8 @@ func (c *Client) holdings(ctx context.Context, worker string) (holdings, error) 
 	}
 	var jobs []string
 	for i, queue := range served {
-		number, err := numbers[i].Int64()
-		if err != nil {
+		number := wire.OwnerNumber(numbers[i].Val())
+		if number == 0 {
 			continue // it has never fetched there
 		}
 		for _, z := range leases[i].Val() {

@@ -52,7 +52,7 @@ local function add(id)
 	suspects = suspects + rank
 	jobs[#jobs + 1] = {id = id, at = #jobs, crashes = tonumber(known[1] or 0), rank = rank}
 end
-local number = tonumber(redis.call("HGET", KEYS[4], dead) or nil)
+local number = owner_number(redis.call("HGET", KEYS[4], dead))
 local mine = number and of_worker(KEYS[3], number) or {}
 if next(mine) then
 	for _, id in ipairs(redis.call("LRANGE", KEYS[2], 0, -1)) do
@@ -120,7 +120,7 @@ end
 if reply[2] == 0 then
 	redis.call("ZREM", KEYS[5], dead)
 	redis.call("HDEL", KEYS[4], dead)
-	redis.call("HDEL", KEYS[6], dead .. ":fetch", dead .. ":finish")
+	redis.call("HDEL", KEYS[6], dead .. ":finish")
 end
 -- Its duties are free at once.
 if redis.call("GET", KEYS[7]) == dead then

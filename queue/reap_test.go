@@ -117,7 +117,7 @@ func TestAWorkerThatComesBackOwnsWhatItTakesThen(t *testing.T) {
 			t.Error(errs)
 		}
 		numbers := rdb.HGetAll(b.ctx, wire.OwnersKey(q)).Val()
-		if numbers["heir"] == "" || numbers["heir"] == numbers[b.worker.ID()] {
+		if wire.OwnerNumber(numbers["heir"]) == 0 || wire.OwnerNumber(numbers["heir"]) == wire.OwnerNumber(numbers[b.worker.ID()]) {
 			t.Errorf("numbers %v", numbers)
 		}
 	})
@@ -132,13 +132,13 @@ func TestWorkersNumbersDiffer(t *testing.T) {
 		taken := make([]any, 0, 2*4095)
 		for n := 1; n <= 4095; n++ {
 			if n != 17 && n != 18 {
-				taken = append(taken, fmt.Sprint("worker", n), n)
+				taken = append(taken, fmt.Sprint("worker", n), fmt.Sprint(n, " session-f1"))
 			}
 		}
 		rdb.HSet(b.ctx, wire.OwnersKey(q), taken...)
 		b.fetchAs(b.other("one"), 1)
 		b.fetchAs(b.other("two"), 1)
-		if one, two := rdb.HGet(b.ctx, wire.OwnersKey(q), "one").Val(), rdb.HGet(b.ctx, wire.OwnersKey(q), "two").Val(); one != "17" || two != "18" {
+		if one, two := rdb.HGet(b.ctx, wire.OwnersKey(q), "one").Val(), rdb.HGet(b.ctx, wire.OwnersKey(q), "two").Val(); wire.OwnerNumber(one) != 17 || wire.OwnerNumber(two) != 18 {
 			t.Errorf("numbers %s and %s", one, two)
 		}
 		b.enqueue("c")

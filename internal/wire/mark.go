@@ -1,6 +1,10 @@
 package wire
 
-import "math"
+import (
+	"math"
+	"strconv"
+	"strings"
+)
 
 // Mark tells who owns a running job: the worker's number in the queue, and which of its last fetches took the job. It stands in the
 // job's lease, behind the second, in parts of 2^21, where stock tools don't look: a double holds both until the year 2106. Zero is the
@@ -29,3 +33,13 @@ func (m Mark) Worker() int64 { return int64(m) / fetchMarks }
 
 // Lease is the score of a lease that ends at a Unix second.
 func (m Mark) Lease(second int64) float64 { return float64(second) + float64(m)/marks }
+
+// OwnerNumber is the number in a worker's entry of OwnersKey, 0 if there is none.
+func OwnerNumber(entry string) int64 {
+	number, _, _ := strings.Cut(entry, " ")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}

@@ -1,9 +1,10 @@
 package wire
 
-// OwnersKey is the hash of the workers that run jobs: worker -> its number, which stands in the leases of its jobs; see Mark.
+// OwnersKey is the hash of the workers that run jobs: worker -> "<number> <last fetch>". The number stands in the leases of its jobs, see
+// Mark; a last fetch that is sent again gets the first answer. The field "" holds the last number given.
 func OwnersKey(queue string) string { return OwnPrefix(queue) + "owners" }
 
-// CallsKey is the hash of each worker's last fetch and finish, so that a resent request gets the first answer.
+// CallsKey is the hash of each worker's last finish, so that a resent request gets the first answer.
 func CallsKey(queue string) string { return OwnPrefix(queue) + "calls" }
 
 // BeatsKey is the zset of the workers that serve the queue, scored by their last beat in Unix milliseconds of Redis' clock.
