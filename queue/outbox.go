@@ -75,25 +75,8 @@ func (o *outbox) sender(writer, place int) string {
 	return o.client.session + ":" + strconv.Itoa(writer*pipelined+place)
 }
 
-// parcel is one entry on its way.
-type parcel struct {
-	ctx    context.Context //nolint:containedctx // its caller's: whoever has gone before the send is left out
-	msg    []byte
-	args   []any // as enqueue.lua reads them
-	answer Stored
-	done   chan struct{}
-}
-
-func newParcel(ctx context.Context, e Entry) (*parcel, error) {
-	msg, err := e.Message.Encode()
-	if err != nil {
-		return nil, err
-	}
-	p := &parcel{ctx: ctx, msg: msg, done: make(chan struct{})}
-	if e.plain() {
-		p.args = []any{e.Message.ID, msg, ""}
-		return p, nil
-	}
+// more is what enqueue.lua reads of a job that is not plain.
+func (e Entry) more() []any {
 	var ttl, firedAt int64
 	var unique, fired string
 	start, wait := e.start()
@@ -104,8 +87,7 @@ func newParcel(ctx context.Context, e Entry) (*parcel, error) {
 	if e.Fired != nil {
 		fired, firedAt = e.Fired.member(), e.Fired.At.UnixMilli()
 	}
-	p.args = []any{e.Message.ID, msg, "+", start, unique, ttl, e.Message.GroupKey, fired, firedAt}
-	return p, nil
+	return []any{"+", start, unique, ttl, e.Message.GroupKey, fired, firedAt}
 }
 
 // plain tells that the job is to be pending at once, and has nothing to be compared with.
@@ -124,19 +106,10 @@ func (e Entry) start() (start string, wait time.Duration) {
 	return "0", 0
 }
 
-func (p *parcel) wait(ctx context.Context) Stored {
-	select {
-	case <-p.done:
-		return p.answer
-	case <-ctx.Done():
-		return Stored{Err: fmt.Errorf("enqueue: not known yet: %w", ctx.Err())}
-	}
-}
-
 // send stores a batch in one round trip.
 func (o *outbox) send(writer int, batch []*parcel) {
 	// The callers' contexts differ; each waits under its own. One that ends must not take the others' jobs along.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), sendTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].delivery.ctx), sendTime)
 	defer cancel()
 	var calls []*call
 	var loads [][]*parcel
@@ -181,9 +154,8 @@ func (o *outbox) load(batch []*parcel) (load, rest []*parcel) {
 	for len(batch) > 0 && len(load) < maxCallJobs && size < maxCallBytes {
 		p := batch[0]
 		batch = batch[1:]
-		if err := p.ctx.Err(); err != nil {
-			p.answer = Stored{Err: fmt.Errorf("enqueue: not sent: %w", err)}
-			close(p.done)
+		if err := p.delivery.ctx.Err(); err != nil {
+			p.settle(Stored{Err: fmt.Errorf("enqueue: not sent: %w", err)})
 			continue
 		}
 		load = append(load, p)
@@ -198,7 +170,7 @@ func (o *outbox) call(writer, place int, load []*parcel) *call {
 	args := make([]any, 0, 3+3*len(load))
 	args = append(args, wire.JobPrefix(queue), wire.GroupKey(queue, ""), o.requests[writer])
 	for _, p := range load {
-		args = append(args, p.args...)
+		args = p.args(args)
 	}
 	return &call{
 		script: enqueueScript,
@@ -217,21 +189,27 @@ func (o *outbox) answer(call *call, load []*parcel) {
 		err = fmt.Errorf("%w: %d values for %d jobs", errUnexpected, len(reply), len(load))
 	}
 	for n, p := range load {
-		if err != nil {
-			p.answer = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.line.queue, err)}
-		} else {
-			p.answer = Stored{State: Pending}
-			if !plain {
-				p.answer = stored(reply[2*n], reply[2*n+1])
-			}
-			switch {
-			case call.unconfirmed == nil:
-			case p.answer.Err == nil:
-				p.answer.Err = fmt.Errorf("enqueue to %q: %w", o.line.queue, call.unconfirmed)
-			case p.answer.Holder != "":
-				p.answer.Err = fmt.Errorf("%w; %w", p.answer.Err, call.unconfirmed) // of the job that stands there
-			}
+		var answer Stored
+		switch {
+		case err != nil:
+			answer.Err = fmt.Errorf("enqueue to %q: %w", o.line.queue, err)
+		case plain:
+			answer.State = Pending
+		default:
+			answer = stored(reply[2*n], reply[2*n+1])
 		}
-		close(p.done)
+		p.settle(o.confirmed(call, answer))
 	}
+}
+
+// confirmed adds that the replicas were not heard of.
+func (o *outbox) confirmed(call *call, answer Stored) Stored {
+	switch {
+	case call.unconfirmed == nil:
+	case answer.Err == nil:
+		answer.Err = fmt.Errorf("enqueue to %q: %w", o.line.queue, call.unconfirmed)
+	case answer.Holder != "":
+		answer.Err = fmt.Errorf("%w; %w", answer.Err, call.unconfirmed) // of the job that stands there
+	}
+	return answer
 }
