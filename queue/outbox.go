@@ -167,10 +167,14 @@ func (o *outbox) load(batch []*parcel) (load, rest []*parcel) {
 func (o *outbox) call(writer, place int, load []*parcel) *call {
 	o.requests[writer]++
 	queue := o.line.queue
-	args := make([]any, 0, 3+3*len(load))
-	args = append(args, wire.JobPrefix(queue), wire.GroupKey(queue, ""), o.requests[writer])
+	plain, kind := !slices.ContainsFunc(load, func(p *parcel) bool { return p.more != nil }), "mixed"
+	if plain {
+		kind = "plain"
+	}
+	args := make([]any, 0, 4+3*len(load))
+	args = append(args, wire.JobPrefix(queue), wire.GroupKey(queue, ""), o.requests[writer], kind)
 	for _, p := range load {
-		args = p.args(args)
+		args = p.args(args, plain)
 	}
 	return &call{
 		script: enqueueScript,

@@ -25,10 +25,13 @@ func (p *parcel) fill(d *delivery, place int, e Entry) {
 	}
 }
 
-// args appends what enqueue.lua reads. Pointers spare a copy of each text's header on the heap.
-func (p *parcel) args(to []any) []any {
+// args appends what enqueue.lua reads, where all jobs are plain or not. Pointers spare a copy of each text's header on the heap.
+func (p *parcel) args(to []any, allPlain bool) []any {
 	to = append(to, &p.id, &p.msg)
-	if p.more == nil {
+	switch {
+	case allPlain:
+		return to
+	case p.more == nil:
 		return append(to, "")
 	}
 	return append(to, p.more...)
