@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -124,6 +125,9 @@ func (o *outbox) send(writer int, batch []*parcel) {
 	o.ask(ctx, calls)
 	for i, call := range calls {
 		o.answer(call, loads[i])
+		clear(call.args)
+		list := call.args[:0]
+		argLists.Put(&list)
 	}
 }
 
@@ -148,21 +152,23 @@ func unanswered(err error) bool {
 	return !refused
 }
 
-// load takes what fits into one call, and answers those who have gone.
+// load takes what fits into one call, in the place of the batch, and answers those who have gone.
 func (o *outbox) load(batch []*parcel) (load, rest []*parcel) {
-	size := 0
-	for len(batch) > 0 && len(load) < maxCallJobs && size < maxCallBytes {
-		p := batch[0]
-		batch = batch[1:]
+	taken, n, size := 0, 0, 0
+	for ; taken < len(batch) && n < maxCallJobs && size < maxCallBytes; taken++ {
+		p := batch[taken]
 		if err := p.delivery.ctx.Err(); err != nil {
-			p.settle(Stored{Err: fmt.Errorf("enqueue: not sent: %w", err)})
+			p.settle(&Stored{Err: fmt.Errorf("enqueue: not sent: %w", err)})
 			continue
 		}
-		load = append(load, p)
-		size += len(p.msg)
+		batch[n] = p
+		n, size = n+1, size+len(p.msg)
 	}
-	return load, batch
+	return batch[:n], batch[taken:]
 }
+
+// argLists are empty. go-redis copies what it is given.
+var argLists = sync.Pool{New: func() any { return new([]any) }}
 
 func (o *outbox) call(writer, place int, load []*parcel) *call {
 	o.requests[writer]++
@@ -171,8 +177,7 @@ func (o *outbox) call(writer, place int, load []*parcel) *call {
 	if plain {
 		kind = "plain"
 	}
-	args := make([]any, 0, 4+3*len(load))
-	args = append(args, wire.JobPrefix(queue), wire.GroupKey(queue, ""), o.requests[writer], kind)
+	args := append(*argLists.Get().(*[]any), wire.JobPrefix(queue), wire.GroupKey(queue, ""), o.requests[writer], kind)
 	for _, p := range load {
 		args = p.args(args, plain)
 	}
@@ -192,17 +197,17 @@ func (o *outbox) answer(call *call, load []*parcel) {
 	if err == nil && !plain && len(reply) != 2*len(load) {
 		err = fmt.Errorf("%w: %d values for %d jobs", errUnexpected, len(reply), len(load))
 	}
+	same := o.confirmed(call, Stored{State: Pending})
+	if err != nil {
+		same = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.line.queue, err)}
+	}
 	for n, p := range load {
-		var answer Stored
-		switch {
-		case err != nil:
-			answer.Err = fmt.Errorf("enqueue to %q: %w", o.line.queue, err)
-		case plain:
-			answer.State = Pending
-		default:
-			answer = stored(reply[2*n], reply[2*n+1])
+		if err != nil || plain {
+			p.settle(&same)
+			continue
 		}
-		p.settle(o.confirmed(call, answer))
+		own := o.confirmed(call, stored(reply[2*n], reply[2*n+1]))
+		p.settle(&own)
 	}
 }
 

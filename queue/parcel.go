@@ -12,10 +12,8 @@ type parcel struct {
 	delivery *delivery
 	place    int // among the entries of its call
 	id, msg  string
-	more     []any // what enqueue.lua reads after them; nil is a plain job
-
-	answered atomic.Bool
-	answer   Stored // once answered
+	more     []any                  // what enqueue.lua reads after them; nil is a plain job
+	answer   atomic.Pointer[Stored] // nil until it is known
 }
 
 func (p *parcel) fill(d *delivery, place int, e Entry) {
@@ -37,18 +35,17 @@ func (p *parcel) args(to []any, allPlain bool) []any {
 	return append(to, p.more...)
 }
 
-// settle gives the answer. The parcel may be gone after it.
-func (p *parcel) settle(s Stored) {
+// settle gives the answer, which parcels may share.
+func (p *parcel) settle(s *Stored) {
 	d := p.delivery
-	p.answer = s
-	p.answered.Store(true)
+	p.answer.Store(s)
 	d.settle()
 }
 
 // stored is the answer, after a wait.
 func (p *parcel) stored(ctx context.Context) Stored {
-	if p.answered.Load() {
-		return p.answer
+	if answer := p.answer.Load(); answer != nil {
+		return *answer
 	}
 	return Stored{Err: fmt.Errorf("enqueue: not known yet: %w", ctx.Err())}
 }

@@ -1,6 +1,9 @@
 package queue
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // The fewest and the most entries that one call hands to the outbox together. It begins with few: Redis stores them while the next ones
 // are encoded.
@@ -8,6 +11,9 @@ const (
 	firstLot = 32
 	mostLot  = 256
 )
+
+// mostAhead is how many bytes are reserved for messages that are expected to be as long as the first one.
+const mostAhead = 64 << 10
 
 // shipment takes the entries of one call to the outboxes of their queues, each in lots.
 type shipment struct {
@@ -43,6 +49,9 @@ func (s *shipment) add(ctx context.Context, place int, e Entry) error {
 		l.parcels = make([]parcel, 0, min(l.size, s.left))
 	}
 	n := len(l.parcels)
+	if n == 0 {
+		text = slices.Grow(text, min((cap(l.parcels)-1)*len(text), mostAhead))
+	}
 	l.parcels = l.parcels[:n+1]
 	l.parcels[n].fill(&s.delivery, place, e)
 	l.text, l.ends = text, append(l.ends, len(text))
