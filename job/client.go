@@ -87,24 +87,46 @@ func (r Request) check() error {
 
 // Enqueue stores one job and returns once Redis has it. A duplicate is told by errors.Is(err, ErrDuplicate).
 func (c *Client) Enqueue(ctx context.Context, r Request) (*Info, error) {
-	result := c.EnqueueMany(ctx, []Request{r})[0]
+	if err := r.check(); err != nil {
+		return nil, fmt.Errorf("enqueue: %w", err)
+	}
+	return c.enqueue(ctx, r)
+}
+
+func (c *Client) enqueue(ctx context.Context, r Request) (*Info, error) {
+	var m wire.Message
+	stored := c.queue.EnqueueOne(ctx, r.entry(&m))
+	result := resultOf(&Info{ID: r.options.id, Task: r.task, Queue: r.options.queue}, stored)
 	return result.Info, result.Err
 }
 
 // EnqueueMany stores many jobs in few round trips and answers for each in its place.
 func (c *Client) EnqueueMany(ctx context.Context, requests []Request) []Result {
-	results := make([]Result, len(requests))
-	entries := make([]queue.Entry, 0, len(requests))
-	places := make([]int, 0, len(requests))
-	for i, r := range requests {
-		if err := r.check(); err != nil {
-			results[i].Err = fmt.Errorf("enqueue: %w", err)
-			continue
+	var m wire.Message
+	return c.enqueueEach(ctx, len(requests), func(i int) (queue.Entry, error) {
+		if err := requests[i].check(); err != nil {
+			return queue.Entry{}, fmt.Errorf("enqueue: %w", err)
 		}
-		entries, places = append(entries, r.entry()), append(places, i)
-	}
-	for n, stored := range c.queue.Enqueue(ctx, entries) {
-		results[places[n]] = resultOf(entries[n], stored)
+		return requests[i].entry(&m), nil
+	})
+}
+
+// enqueueEach stores jobs whose entries are made one after the other.
+func (c *Client) enqueueEach(ctx context.Context, n int, entry func(i int) (queue.Entry, error)) []Result {
+	results, infos := make([]Result, n), make([]Info, n)
+	answers := c.queue.EnqueueEach(ctx, n, func(i int) (queue.Entry, error) {
+		e, err := entry(i)
+		if err != nil {
+			results[i].Err = err
+			return e, err
+		}
+		infos[i] = Info{ID: e.Message.ID, Task: e.Message.Type, Queue: e.Message.Queue}
+		return e, nil
+	})
+	for i, stored := range answers {
+		if results[i].Err == nil {
+			results[i] = resultOf(&infos[i], stored)
+		}
 	}
 	return results
 }
@@ -115,27 +137,27 @@ func (c *Client) ForgetFired(ctx context.Context, before time.Time) error {
 	return c.queue.ForgetFired(ctx, before)
 }
 
-func resultOf(e queue.Entry, s queue.Stored) Result {
+func resultOf(info *Info, s queue.Stored) Result {
 	switch {
 	case s.Err == nil:
 	case errors.Is(s.Err, queue.ErrIDTaken), errors.Is(s.Err, queue.ErrNotUnique), errors.Is(s.Err, queue.ErrHasFired):
 		return Result{Err: &DuplicateError{ID: s.Holder, Reason: s.Err}}
 	default:
-		return Result{Err: fmt.Errorf("enqueue %s: %w", e.Message.Type, s.Err)}
+		return Result{Err: fmt.Errorf("enqueue %s: %w", info.Task, s.Err)}
 	}
-	info := &Info{ID: e.Message.ID, Task: e.Message.Type, Queue: e.Message.Queue, State: s.State}
+	info.State = s.State
 	if s.State == queue.Scheduled {
 		info.At = s.At
 	}
 	return Result{Info: info}
 }
 
-// entry writes the request as asynq's message. Times there are whole seconds: they are rounded up, and the exact ones go beside.
-func (r Request) entry() queue.Entry {
+// entry writes the request as asynq's message into m. Times there are whole seconds: they are rounded up, and the exact ones go beside.
+func (r Request) entry(m *wire.Message) queue.Entry {
 	o := r.options
 	o.timeout, o.retention = min(o.timeout, queue.LongestTime), min(o.retention, queue.LongestTime)
-	m := &wire.Message{
-		Type: r.task, Payload: r.payload, ID: o.id, Queue: o.queue, Retry: o.maxRetry,
+	*m = wire.Message{
+		Type: r.task, ID: o.id, Queue: o.queue, Retry: o.maxRetry,
 		Timeout: ceilSeconds(o.timeout), Retention: ceilSeconds(o.retention), GroupKey: o.group,
 	}
 	if o.timeout%time.Second != 0 {
@@ -148,11 +170,17 @@ func (r Request) entry() queue.Entry {
 			o.setHeader(headerDeadline, o.deadline.UTC().Format(time.RFC3339Nano))
 		}
 	}
-	if o.unique > 0 {
-		m.UniqueKey = wire.UniqueKey(o.queue, r.task, r.payload)
-	}
 	m.Headers = o.headers
+	r.fill(m, r.payload)
 	return queue.Entry{Message: m, At: o.at, In: o.in, UniqueFor: o.unique, Fired: o.fired}
+}
+
+// fill sets what hangs on the payload.
+func (r Request) fill(m *wire.Message, payload []byte) {
+	m.Payload = payload
+	if r.options.unique > 0 {
+		m.UniqueKey = wire.UniqueKey(m.Queue, m.Type, payload)
+	}
 }
 
 func ceilSeconds(d time.Duration) int64 {

@@ -197,6 +197,58 @@ func TestEnqueueManyAnswersForEach(t *testing.T) {
 	})
 }
 
+// A payload that can't be encoded decides for itself alone, and each job is what Enqueue would have stored.
+func TestEnqueueManyIsEnqueue(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		client := job.NewClient(rdb)
+		scale := job.Define[map[string]any]("scale", job.Timeout(1500*time.Millisecond), job.Unique(time.Hour))
+		payloads := []map[string]any{{"at": "<1>"}, {"at": math.NaN()}, {"at": 2}, nil, {"at": 2}}
+		seen := make(map[string]bool)
+		for i, r := range scale.EnqueueMany(t.Context(), client, payloads, job.Header("k", "v"), job.In(time.Hour)) {
+			switch i {
+			case 1:
+				if r.Err == nil || !strings.Contains(r.Err.Error(), "encode payload") {
+					t.Errorf("NaN: %v", r.Err)
+				}
+				continue
+			case 4:
+				if !errors.Is(r.Err, queue.ErrNotUnique) {
+					t.Errorf("an equal payload: %v", r.Err)
+				}
+				continue
+			}
+			if r.Err != nil || seen[r.Info.ID] {
+				t.Fatalf("payload %d: %+v", i, r)
+			}
+			seen[r.Info.ID] = true
+			many := stored(t, rdb, r.Info)
+			if got, err := asynq.NewInspectorFromRedisClient(rdb).GetTaskInfo(r.Info.Queue, r.Info.ID); err != nil || got.State != asynq.TaskStateScheduled {
+				t.Errorf("the inspector finds %+v, %v", got, err)
+			}
+			one, err := scale.Enqueue(t.Context(), client, payloads[i], job.Header("k", "v"), job.In(time.Hour), job.Queue("other"), job.ID(r.Info.ID))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := stored(t, rdb, one)
+			want.Queue, want.UniqueKey = many.Queue, strings.Replace(want.UniqueKey, "{other}", "{default}", 1)
+			if diff := cmp.Diff(want, many); diff != "" {
+				t.Errorf("payload %d: %s", i, diff)
+			}
+		}
+	})
+}
+
+// stored is a job's message in Redis.
+func stored(t *testing.T, rdb redis.UniversalClient, info *job.Info) *wire.Message {
+	t.Helper()
+	m, err := wire.Decode([]byte(rdb.HGet(t.Context(), wire.JobKey(info.Queue, info.ID), "msg").Val()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 func TestRedisAwayIsAFailureNotADuplicate(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)

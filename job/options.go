@@ -49,14 +49,15 @@ func (o *options) defaults() Defaults {
 	}
 }
 
-func (o *options) apply(opts []Option) error {
+// with applies options, and tells every fault of theirs.
+func (o options) with(opts []Option) (options, error) {
 	var faults []error
 	for _, opt := range opts {
-		if err := opt(o); err != nil {
+		if err := opt(&o); err != nil {
 			faults = append(faults, err)
 		}
 	}
-	return errors.Join(faults...)
+	return o, errors.Join(faults...)
 }
 
 func (o *options) setHeader(key, value string) {

@@ -4,6 +4,7 @@
 package job
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -11,9 +12,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/bellhop-dev/bellhop/internal/wire"
+	"github.com/bellhop-dev/bellhop/queue"
 )
 
 // Definition is what is known of a task without its Go type: what the registry in Redis holds, and what producers that were
@@ -74,17 +74,31 @@ func (d Definition) Request(payload []byte, opts ...Option) (Request, error) {
 }
 
 func (d Definition) request(payload []byte, opts []Option) (Request, error) {
+	r, err := d.template(opts)
+	if err != nil {
+		return Request{}, err
+	}
+	if r.options.id == "" {
+		r.options.id = newID()
+	}
+	r.payload = payload
+	return r, nil
+}
+
+// template is a request that lacks the payload and, unless an option gives it, the id.
+func (d Definition) template(opts []Option) (Request, error) {
 	o := optionsOf(d.Defaults.filled())
-	if err := errors.Join(wire.CheckTask(d.Name), d.Defaults.check(), o.apply(opts), wire.CheckQueue(o.queue)); err != nil {
+	var applied error
+	if len(opts) > 0 {
+		o, applied = o.with(opts)
+	}
+	if err := errors.Join(wire.CheckTask(d.Name), d.Defaults.check(), applied, wire.CheckQueue(o.queue)); err != nil {
 		return Request{}, fmt.Errorf("enqueue %s: %w", d.Name, err)
 	}
 	if o.backoff != nil {
 		return Request{}, fmt.Errorf("enqueue %s: Retry belongs to the task, pass it to Define", d.Name)
 	}
-	if o.id == "" {
-		o.id = uuid.NewString()
-	}
-	return Request{task: d.Name, payload: payload, options: o}, nil
+	return Request{task: d.Name, options: o}, nil
 }
 
 // Task is a declared task whose payload is a P, stored as JSON.
@@ -99,8 +113,8 @@ func Define[P any](name string, defaults ...Option) Task[P] {
 	if err := wire.CheckTask(name); err != nil {
 		panic("bellhop: define: " + err.Error())
 	}
-	o := optionsOf(Named(name).Defaults)
-	if err := o.apply(defaults); err != nil {
+	o, err := optionsOf(Named(name).Defaults).with(defaults)
+	if err != nil {
 		panic(fmt.Sprintf("bellhop: define %s: %v", name, err))
 	}
 	if o.ofOneJob != "" {
@@ -133,26 +147,30 @@ func (t Task[P]) Enqueue(ctx context.Context, c *Client, payload P, opts ...Opti
 	if err != nil {
 		return nil, err
 	}
-	return c.Enqueue(ctx, r)
+	return c.enqueue(ctx, r)
 }
 
 // EnqueueMany stores a job for each payload, in few round trips, and answers for each in its place.
 func (t Task[P]) EnqueueMany(ctx context.Context, c *Client, payloads []P, opts ...Option) []Result {
-	results := make([]Result, len(payloads))
-	requests := make([]Request, 0, len(payloads))
-	places := make([]int, 0, len(payloads))
-	for i, p := range payloads {
-		r, err := t.Request(p, opts...)
-		if err != nil {
-			results[i].Err = err
-			continue
+	r, refused := t.definition.template(opts)
+	entry := r.entry(new(wire.Message))
+	var ids ids
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	return c.enqueueEach(ctx, len(payloads), func(i int) (queue.Entry, error) {
+		text.Reset()
+		if err := encoder.Encode(payloads[i]); err != nil {
+			return queue.Entry{}, fmt.Errorf("enqueue %s: encode payload: %w", t.Name(), err)
 		}
-		requests, places = append(requests, r), append(places, i)
-	}
-	for n, result := range c.EnqueueMany(ctx, requests) {
-		results[places[n]] = result
-	}
-	return results
+		if refused != nil {
+			return queue.Entry{}, refused
+		}
+		if r.options.id == "" {
+			entry.Message.ID = ids.next()
+		}
+		r.fill(entry.Message, text.Bytes()[:text.Len()-1]) // without the encoder's line feed
+		return entry, nil
+	})
 }
 
 // HandledBy binds the task to the function that runs its payload. A payload that is not a P is discarded: no retry mends it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -75,56 +74,56 @@ type Stored struct {
 //
 // ctx bounds the wait: what was handed to Redis by then may be stored, and what was not is dropped.
 func (c *Client) Enqueue(ctx context.Context, entries []Entry) []Stored {
-	if len(entries) == 1 {
-		return []Stored{c.enqueueOne(ctx, entries[0])}
-	}
-	answers := make([]Stored, len(entries))
-	parcels := make([]*parcel, len(entries))
-	for queue, indices := range byQueue(entries) {
-		if err := c.ready(ctx, queue); err != nil {
-			fail(answers, indices, err)
-			continue
+	return c.EnqueueEach(ctx, len(entries), func(i int) (Entry, error) { return entries[i], nil })
+}
+
+// EnqueueEach is Enqueue for n entries that are made while Redis stores those before them. The message of one may be used again for the
+// next; an entry's error is its answer.
+func (c *Client) EnqueueEach(ctx context.Context, n int, entry func(i int) (Entry, error)) []Stored {
+	answers := make([]Stored, n)
+	if n == 1 {
+		e, err := entry(0)
+		if err != nil {
+			return []Stored{{Err: err}}
 		}
-		for some := range slices.Chunk(indices, pushAtOnce) {
-			c.outbox(line{queue, true}).push(pack(ctx, entries, some, parcels, answers)...)
-		}
+		answers[0] = c.EnqueueOne(ctx, e)
+		return answers
 	}
-	for i, p := range parcels {
-		if p != nil {
-			answers[i] = p.wait(ctx)
+	s := shipment{client: c, left: n, lots: make(map[string]*lot, 1)}
+	s.delivery.begin(ctx)
+	for i := range n {
+		e, err := entry(i)
+		if err == nil {
+			err = s.add(ctx, i, e)
 		}
+		answers[i].Err = err
+		s.left--
 	}
+	s.finish(ctx, answers)
 	return answers
 }
 
-// pushAtOnce is how many entries are handed to the outbox together: Redis stores them while the next ones are encoded.
-const pushAtOnce = 200
-
-// pack makes parcels of some entries, and answers for those that can't be encoded.
-func pack(ctx context.Context, entries []Entry, indices []int, parcels []*parcel, answers []Stored) []*parcel {
-	packed := make([]*parcel, 0, len(indices))
-	for _, i := range indices {
-		p, err := newParcel(ctx, entries[i])
-		if err != nil {
-			answers[i].Err = err
-			continue
-		}
-		parcels[i] = p
-		packed = append(packed, p)
-	}
-	return packed
-}
-
-func (c *Client) enqueueOne(ctx context.Context, e Entry) Stored {
+// EnqueueOne is Enqueue for one entry. Those that come one by one have no order among them.
+func (c *Client) EnqueueOne(ctx context.Context, e Entry) Stored {
 	if err := c.ready(ctx, e.Message.Queue); err != nil {
 		return Stored{Err: err}
 	}
-	p, err := newParcel(ctx, e)
+	var room [512]byte
+	msg, err := e.Message.AppendTo(room[:0])
 	if err != nil {
 		return Stored{Err: err}
 	}
-	c.outbox(line{e.Message.Queue, false}).push(p)
-	return p.wait(ctx)
+	alone := new(struct {
+		parcel
+		delivery
+	})
+	alone.begin(ctx)
+	alone.open.Add(1)
+	alone.fill(&alone.delivery, 0, e)
+	alone.msg = string(msg)
+	c.outbox(line{e.Message.Queue, false}).push(&alone.parcel)
+	alone.wait(ctx)
+	return alone.stored(ctx)
 }
 
 // ready sees to what must be before jobs are stored in a queue.
@@ -137,20 +136,6 @@ func (c *Client) ready(ctx context.Context, queue string) error {
 		return fmt.Errorf("list queue %q: %w", queue, err)
 	}
 	return nil
-}
-
-func byQueue(entries []Entry) map[string][]int {
-	queues := make(map[string][]int, 1)
-	for i, e := range entries {
-		queues[e.Message.Queue] = append(queues[e.Message.Queue], i)
-	}
-	return queues
-}
-
-func fail(answers []Stored, indices []int, err error) {
-	for _, i := range indices {
-		answers[i].Err = err
-	}
 }
 
 // ceilMilli rounds up, so that a job never starts before its time.

@@ -10,7 +10,8 @@
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] prefix of the groups' zsets, asynq:{q}:g:
 -- ARGV[3] request: new for each request, the same when it is sent again
--- then for each job: id, message, and "" if it is plain: to be pending at once; else "+" and six more:
+-- ARGV[4] "plain" if all jobs are: to be pending at once, and nothing to be compared with. Then for each its id and message
+--   else, for each job: id, message, and "" if it is plain, or "+" and six more:
 --   start (Unix ms, 0 = now, "+n" = n ms from now), unique key ("" = none), its ttl (ms), group ("" = none),
 --   fired pair ("" = none), its score
 --
@@ -36,30 +37,32 @@ if last then
 	end
 end
 
+local function remember(answers)
+	call("SET", KEYS[7], ARGV[3] .. " " .. answers, "EX", 600)
+end
+
 -- Most batches bring plain jobs with new ids, which takes one command to see.
-local prefix = ARGV[1]
-local keys, seen, careful = {}, {}, false
-local i = 4
-while i <= #ARGV do
-	careful = careful or seen[ARGV[i]]
-	seen[ARGV[i]] = true
-	if ARGV[i + 2] == "" then
-		keys[#keys + 1] = prefix .. ARGV[i]
-		i = i + 3
+local argv, count, prefix, all_plain = ARGV, #ARGV, ARGV[1], ARGV[4] == "plain"
+local ids, keys, plain, seen, careful = {}, {}, 0, {}, false
+local i = 5
+while i <= count do
+	local id = argv[i]
+	careful = careful or seen[id]
+	seen[id] = true
+	if all_plain or argv[i + 2] == "" then
+		plain = plain + 1
+		ids[plain], keys[plain] = id, prefix .. id
+		i = i + (all_plain and 2 or 3)
 	else
 		i = i + 9
 	end
 end
-if not careful and #keys > 0 then
+if not careful and plain > 0 then
 	careful = call("EXISTS", unpack(keys)) > 0
 end
 
 -- Plain jobs whose hash is written, not yet pushed. Nothing else is done before they are: a job is stored whole.
-local unpushed, n = {}, 0
-local function push()
-	if n == 0 then
-		return
-	end
+local function push(unpushed)
 	local pushed = redis.pcall("LPUSH", KEYS[1], unpack(unpushed))
 	if type(pushed) == "table" then
 		for at, id in ipairs(unpushed) do
@@ -68,7 +71,15 @@ local function push()
 		call("DEL", unpack(unpushed))
 		error(pushed.err, 0)
 	end
-	unpushed, n = {}, 0
+end
+
+if all_plain and not careful then
+	for job = 1, plain do
+		call("HSET", keys[job], "msg", argv[2 * job + 4], "state", "pending", "pending_since", now_ns)
+	end
+	push(ids)
+	remember("")
+	return {}
 end
 
 local function store(id, msg, start, unique, ttl, group, fired, fired_score)
@@ -115,24 +126,26 @@ local function store(id, msg, start, unique, ttl, group, fired, fired_score)
 	return state, told
 end
 
-local answers, jobs, odd = {}, 0, false
-i = 4
-while i <= #ARGV do
-	local id, state, told = ARGV[i], "pending", ""
-	if ARGV[i + 2] ~= "" then
-		push()
-		state, told = store(id, ARGV[i + 1], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8])
+local answers, jobs, odd, unpushed = {}, 0, false, {}
+i = 5
+while i <= count do
+	local id, state, told = argv[i], "pending", ""
+	if not all_plain and argv[i + 2] ~= "" then
+		if #unpushed > 0 then
+			push(unpushed)
+			unpushed = {}
+		end
+		state, told = store(id, argv[i + 1], argv[i + 3], argv[i + 4], argv[i + 5], argv[i + 6], argv[i + 7], argv[i + 8])
 		i = i + 9
 	else
 		local key = prefix .. id
 		if careful and call("EXISTS", key) == 1 then
 			state, told = "id", id
 		else
-			call("HSET", key, "msg", ARGV[i + 1], "state", state, "pending_since", now_ns)
-			n = n + 1
-			unpushed[n] = id
+			call("HSET", key, "msg", argv[i + 1], "state", state, "pending_since", now_ns)
+			unpushed[#unpushed + 1] = id
 		end
-		i = i + 3
+		i = i + (all_plain and 2 or 3)
 	end
 	jobs = jobs + 1
 	if state ~= "pending" and not odd then
@@ -145,6 +158,8 @@ while i <= #ARGV do
 		answers[2 * jobs - 1], answers[2 * jobs] = state, told
 	end
 end
-push()
-call("SET", KEYS[7], ARGV[3] .. " " .. (odd and cjson.encode(answers) or ""), "EX", 600)
+if #unpushed > 0 then
+	push(unpushed)
+end
+remember(odd and cjson.encode(answers) or "")
 return answers

@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -49,6 +50,72 @@ func TestABatchOfAllKindsIsAnsweredOneByOne(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"there", "a", "b", "u", "c", "d"}, line(b)); diff != "" {
 			t.Errorf("the line: %s", diff)
+		}
+	})
+}
+
+// A batch of nothing but plain jobs, too, tells which ids are taken.
+func TestAPlainBatchTellsWhatIsTaken(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		b.enqueue("there")
+		var entries []queue.Entry
+		for _, id := range []string{"a", "there", "b", "a", "c"} {
+			entries = append(entries, queue.Entry{Message: message(id)})
+		}
+		taken := []string{"", "there", "", "a", ""}
+		for i, s := range b.client.Enqueue(b.ctx, entries) {
+			if s.Holder != taken[i] || (s.Err == nil) != (taken[i] == "") {
+				t.Errorf("entry %d: %+v", i, s)
+			}
+		}
+		if diff := cmp.Diff([]string{"there", "a", "b", "c"}, line(b)); diff != "" {
+			t.Errorf("the line: %s", diff)
+		}
+	})
+}
+
+// Redis stores the first entries while the next ones are made, in one message. Those that are made after the context's end are not sent.
+func TestEntriesAreSentWhileOthersAreMade(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		ctx, cancel := context.WithCancel(b.ctx)
+		defer cancel()
+		const n, bad, gone = 100, 3, 60
+		odd := errors.New("can't be made")
+		m := message("")
+		stored := 0
+		answers := b.client.EnqueueEach(ctx, n, func(i int) (queue.Entry, error) {
+			switch i {
+			case bad:
+				return queue.Entry{}, odd
+			case gone:
+				eventually(t, "the first jobs are stored", func() bool { return len(b.pending()) > 0 })
+				stored = len(b.pending())
+				cancel()
+			}
+			m.ID = fmt.Sprint("job-", i)
+			return queue.Entry{Message: m}, nil
+		})
+		for i, s := range answers {
+			switch {
+			case i == bad && errors.Is(s.Err, odd), errors.Is(s.Err, context.Canceled), i < gone && s.State == queue.Pending && s.Err == nil:
+			default:
+				t.Errorf("entry %d: %+v", i, s)
+			}
+		}
+		if n := len(b.pending()); n != stored {
+			t.Errorf("%d jobs were stored before the context ended, now they are %d", stored, n)
+		}
+		for i, id := range line(b) {
+			if i >= bad {
+				i++
+			}
+			if id != fmt.Sprint("job-", i) {
+				t.Errorf("%s stands where job-%d should", id, i)
+			}
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -75,25 +76,8 @@ func (o *outbox) sender(writer, place int) string {
 	return o.client.session + ":" + strconv.Itoa(writer*pipelined+place)
 }
 
-// parcel is one entry on its way.
-type parcel struct {
-	ctx    context.Context //nolint:containedctx // its caller's: whoever has gone before the send is left out
-	msg    []byte
-	args   []any // as enqueue.lua reads them
-	answer Stored
-	done   chan struct{}
-}
-
-func newParcel(ctx context.Context, e Entry) (*parcel, error) {
-	msg, err := e.Message.Encode()
-	if err != nil {
-		return nil, err
-	}
-	p := &parcel{ctx: ctx, msg: msg, done: make(chan struct{})}
-	if e.plain() {
-		p.args = []any{e.Message.ID, msg, ""}
-		return p, nil
-	}
+// more is what enqueue.lua reads of a job that is not plain.
+func (e Entry) more() []any {
 	var ttl, firedAt int64
 	var unique, fired string
 	start, wait := e.start()
@@ -104,8 +88,7 @@ func newParcel(ctx context.Context, e Entry) (*parcel, error) {
 	if e.Fired != nil {
 		fired, firedAt = e.Fired.member(), e.Fired.At.UnixMilli()
 	}
-	p.args = []any{e.Message.ID, msg, "+", start, unique, ttl, e.Message.GroupKey, fired, firedAt}
-	return p, nil
+	return []any{"+", start, unique, ttl, e.Message.GroupKey, fired, firedAt}
 }
 
 // plain tells that the job is to be pending at once, and has nothing to be compared with.
@@ -124,19 +107,10 @@ func (e Entry) start() (start string, wait time.Duration) {
 	return "0", 0
 }
 
-func (p *parcel) wait(ctx context.Context) Stored {
-	select {
-	case <-p.done:
-		return p.answer
-	case <-ctx.Done():
-		return Stored{Err: fmt.Errorf("enqueue: not known yet: %w", ctx.Err())}
-	}
-}
-
 // send stores a batch in one round trip.
 func (o *outbox) send(writer int, batch []*parcel) {
 	// The callers' contexts differ; each waits under its own. One that ends must not take the others' jobs along.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), sendTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].delivery.ctx), sendTime)
 	defer cancel()
 	var calls []*call
 	var loads [][]*parcel
@@ -151,6 +125,9 @@ func (o *outbox) send(writer int, batch []*parcel) {
 	o.ask(ctx, calls)
 	for i, call := range calls {
 		o.answer(call, loads[i])
+		clear(call.args)
+		list := call.args[:0]
+		argLists.Put(&list)
 	}
 }
 
@@ -175,30 +152,34 @@ func unanswered(err error) bool {
 	return !refused
 }
 
-// load takes what fits into one call, and answers those who have gone.
+// load takes what fits into one call, in the place of the batch, and answers those who have gone.
 func (o *outbox) load(batch []*parcel) (load, rest []*parcel) {
-	size := 0
-	for len(batch) > 0 && len(load) < maxCallJobs && size < maxCallBytes {
-		p := batch[0]
-		batch = batch[1:]
-		if err := p.ctx.Err(); err != nil {
-			p.answer = Stored{Err: fmt.Errorf("enqueue: not sent: %w", err)}
-			close(p.done)
+	taken, n, size := 0, 0, 0
+	for ; taken < len(batch) && n < maxCallJobs && size < maxCallBytes; taken++ {
+		p := batch[taken]
+		if err := p.delivery.ctx.Err(); err != nil {
+			p.settle(&Stored{Err: fmt.Errorf("enqueue: not sent: %w", err)})
 			continue
 		}
-		load = append(load, p)
-		size += len(p.msg)
+		batch[n] = p
+		n, size = n+1, size+len(p.msg)
 	}
-	return load, batch
+	return batch[:n], batch[taken:]
 }
+
+// argLists are empty. go-redis copies what it is given.
+var argLists = sync.Pool{New: func() any { return new([]any) }}
 
 func (o *outbox) call(writer, place int, load []*parcel) *call {
 	o.requests[writer]++
 	queue := o.line.queue
-	args := make([]any, 0, 3+3*len(load))
-	args = append(args, wire.JobPrefix(queue), wire.GroupKey(queue, ""), o.requests[writer])
+	plain, kind := !slices.ContainsFunc(load, func(p *parcel) bool { return p.more != nil }), "mixed"
+	if plain {
+		kind = "plain"
+	}
+	args := append(*argLists.Get().(*[]any), wire.JobPrefix(queue), wire.GroupKey(queue, ""), o.requests[writer], kind)
 	for _, p := range load {
-		args = append(args, p.args...)
+		args = p.args(args, plain)
 	}
 	return &call{
 		script: enqueueScript,
@@ -216,22 +197,28 @@ func (o *outbox) answer(call *call, load []*parcel) {
 	if err == nil && !plain && len(reply) != 2*len(load) {
 		err = fmt.Errorf("%w: %d values for %d jobs", errUnexpected, len(reply), len(load))
 	}
-	for n, p := range load {
-		if err != nil {
-			p.answer = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.line.queue, err)}
-		} else {
-			p.answer = Stored{State: Pending}
-			if !plain {
-				p.answer = stored(reply[2*n], reply[2*n+1])
-			}
-			switch {
-			case call.unconfirmed == nil:
-			case p.answer.Err == nil:
-				p.answer.Err = fmt.Errorf("enqueue to %q: %w", o.line.queue, call.unconfirmed)
-			case p.answer.Holder != "":
-				p.answer.Err = fmt.Errorf("%w; %w", p.answer.Err, call.unconfirmed) // of the job that stands there
-			}
-		}
-		close(p.done)
+	same := o.confirmed(call, Stored{State: Pending})
+	if err != nil {
+		same = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.line.queue, err)}
 	}
+	for n, p := range load {
+		if err != nil || plain {
+			p.settle(&same)
+			continue
+		}
+		own := o.confirmed(call, stored(reply[2*n], reply[2*n+1]))
+		p.settle(&own)
+	}
+}
+
+// confirmed adds that the replicas were not heard of.
+func (o *outbox) confirmed(call *call, answer Stored) Stored {
+	switch {
+	case call.unconfirmed == nil:
+	case answer.Err == nil:
+		answer.Err = fmt.Errorf("enqueue to %q: %w", o.line.queue, call.unconfirmed)
+	case answer.Holder != "":
+		answer.Err = fmt.Errorf("%w; %w", answer.Err, call.unconfirmed) // of the job that stands there
+	}
+	return answer
 }

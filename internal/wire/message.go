@@ -64,6 +64,11 @@ var ErrNotUTF8 = errors.New("text is not valid UTF-8")
 
 // Encode returns the message as asynq writes it. It fails with ErrNotUTF8 where proto3 would refuse the text.
 func (m *Message) Encode() ([]byte, error) {
+	return m.AppendTo(make([]byte, 0, m.sizeHint()))
+}
+
+// AppendTo is Encode behind what b holds.
+func (m *Message) AppendTo(b []byte) ([]byte, error) {
 	for _, f := range [...]struct{ name, text string }{
 		{"task", m.Type}, {"id", m.ID}, {"queue", m.Queue}, {"error", m.ErrorMsg}, {"unique key", m.UniqueKey}, {"group", m.GroupKey},
 	} {
@@ -76,7 +81,7 @@ func (m *Message) Encode() ([]byte, error) {
 			return nil, fmt.Errorf("encode message: header %q: %w", k, ErrNotUTF8)
 		}
 	}
-	return m.append(make([]byte, 0, m.sizeHint())), nil
+	return m.append(b), nil
 }
 
 func (m *Message) sizeHint() int {
