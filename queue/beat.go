@@ -16,7 +16,7 @@ var (
 	//go:embed leave.lua
 	leaveSource string
 
-	beatScript  = newScript(beatSource, marksSource)
+	beatScript  = newScript(beatSource, marksSource, leasesSource)
 	leaveScript = newScript(leaveSource)
 )
 

@@ -18,7 +18,7 @@
 local now = redis.call("TIME")
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local worker, lease = ARGV[1], tonumber(ARGV[2])
-local number = #ARGV > 3 and owner_number(redis.call("HGET", KEYS[2], worker))
+local number = #ARGV > 3 and number_of(redis.call("HGET", KEYS[2], worker))
 
 local keeper = 0
 if tonumber(ARGV[3]) > 0 then
@@ -44,7 +44,7 @@ local function extend(first)
 	for n, id in ipairs(ids) do
 		local mark = tonumber(ARGV[first + 2 * n - 1])
 		if leases[n] and mark_of(leases[n]) == mark and math.floor(mark / fetch_marks) == number then
-			extended[#extended + 1] = lease_score(now[1] + lease, mark)
+			extended[#extended + 1] = string.format("%.17g", now[1] + lease + mark / marks)
 			extended[#extended + 1] = id
 		else
 			reply[#reply + 1] = (first - 4) / 2 + n

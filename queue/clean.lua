@@ -69,7 +69,9 @@ local function owner_of(mark)
 		names = {}
 		local owners = redis.call("HGETALL", KEYS[5])
 		for i = 1, #owners, 2 do
-			names[owner_number(owners[i + 1]) or 0] = owners[i]
+			if owners[i] ~= "" then
+				names[number_of(owners[i + 1])] = owners[i]
+			end
 		end
 	end
 	return names[math.floor(mark / fetch_marks)]
@@ -98,7 +100,7 @@ local silent = redis.call("ZRANGEBYSCORE", KEYS[7], "-inf", (now_s - 600) * 1000
 for _, worker in ipairs(silent) do
 	redis.call("ZREM", KEYS[7], worker)
 	redis.call("HDEL", KEYS[5], worker)
-	redis.call("HDEL", KEYS[8], worker .. ":finish")
+	redis.call("HDEL", KEYS[8], worker .. ":finish", worker .. ":done")
 end
 
 return {completed, dead, orphans, back, more}

@@ -12,7 +12,7 @@
 local ids = redis.call("ZRANGE", KEYS[1], 0, -1)
 for i = 1, #ids, 1000 do
 	local some = {unpack(ids, i, math.min(i + 999, #ids))}
-	tell_ended(KEYS[3], ARGV[1], some, function() return "gone" end, function() end)
+	teller()(KEYS[3], ARGV[1], some, function() return "gone" end, function() end)
 end
 local of_set = {}
 for _, id in ipairs(ids) do

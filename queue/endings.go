@@ -101,14 +101,9 @@ func (l *lane) lead(ctx context.Context, ends []End, answered func([]error)) []*
 
 // commit writes one batch and answers its callers.
 func (w *Worker) commit(l *lane, batch []*ending) {
-	w.write(l, l.nextEnds(), batch)
-	w.settleEnds(l, batch)
-}
-
-// nextEnds names a request that writes ends.
-func (l *lane) nextEnds() string {
 	l.endRequest++
-	return l.name("e", l.endRequest)
+	w.write(l, l.endRequest, batch)
+	w.settleEnds(l, batch)
 }
 
 // settleEnds forgets the jobs that have ended and answers those who wait.
@@ -125,7 +120,7 @@ func (w *Worker) settleEnds(l *lane, batch []*ending) {
 }
 
 // write asks until Redis answers, or until the leases have surely ended.
-func (w *Worker) write(l *lane, request string, batch []*ending) {
+func (w *Worker) write(l *lane, request int64, batch []*ending) {
 	// An attempt that has ended must be told to Redis, whoever has gone meanwhile, or the job runs twice. After the lease others may
 	// have taken the job, and writing is of no use.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), leaseTime)

@@ -93,20 +93,17 @@ func (w *Worker) turn(ctx context.Context, l *lane, n int, ends []End, answered 
 
 // runWithEnds sends a fetch behind ends. Ends that Redis has not answered are asked for again, without the fetch.
 func (w *Worker) runWithEnds(ctx context.Context, l *lane, fetch *call, batch []*ending) {
-	request := l.nextEnds()
-	finish, sent := w.finishCall(l, request, batch)
-	if finish == nil {
-		w.client.run(ctx, fetch)
-	} else {
-		w.client.run(ctx, finish, fetch)
-		if finished(finish, sent) != nil {
-			go func() {
-				w.write(l, request, batch)
-				w.settleEnds(l, batch)
-				l.ending.stepDown()
-			}()
-			return
-		}
+	l.endRequest++
+	request := l.endRequest
+	ends := w.finishCalls(l, request, batch)
+	w.client.run(ctx, append(callsOf(ends), fetch)...)
+	if finished(ends) != nil {
+		go func() {
+			w.write(l, request, batch)
+			w.settleEnds(l, batch)
+			l.ending.stepDown()
+		}()
+		return
 	}
 	w.settleEnds(l, batch)
 	l.ending.stepDown()

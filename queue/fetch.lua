@@ -55,8 +55,11 @@ if ARGV[9] == "1" and call("GET", KEYS[7]) == worker then
 end
 reply[3] = length
 
-local number, last = owner_number(call("HGET", KEYS[5], worker))
-if last then
+local number, last
+local owner = call("HGET", KEYS[5], worker)
+if owner then
+	number, last = string.match(owner, "^(%d+) (.*)$")
+	number = tonumber(number)
 	-- A copy of an earlier request that was long on its way: what it took, nobody would know of.
 	local session, count = string.match(request, "^(.*)f(%d+)$")
 	local last_session, last_count = string.match(last, "^(.*)f(%d+)$")
@@ -66,7 +69,12 @@ if last then
 	if last == request then
 		reply[8] = number
 		local mark = number * fetch_marks + ARGV[4]
-		local mine = marked(KEYS[3], mark, mark)
+		local mine, all = {}, call("ZRANGE", KEYS[3], 0, -1, "WITHSCORES")
+		for i = 1, #all, 2 do
+			if (tonumber(all[i + 1]) % 1) * marks == mark then
+				mine[all[i]] = true
+			end
+		end
 		local active = next(mine) and call("LRANGE", KEYS[2], 0, -1) or {}
 		for i = #active, 1, -1 do
 			local id = active[i]
@@ -100,29 +108,37 @@ elseif not beat or now_ms - beat > 10000 then
 	return reply
 end
 
-number = number or new_number(KEYS[5])
 if not number then
-	return redis.error_reply("ERR the queue has as many workers as leases can tell apart")
+	-- The next one that nobody has.
+	local taken, most = {}, marks / fetch_marks - 1
+	for _, other in ipairs(call("HVALS", KEYS[5])) do
+		taken[tonumber(string.match(other, "^%d+"))] = true
+	end
+	for _ = 1, most do
+		number = (call("HINCRBY", KEYS[5], "", 1) - 1) % most + 1
+		if not taken[number] then
+			break
+		end
+		number = nil
+	end
+	if not number then
+		return redis.error_reply("ERR the queue has as many workers as leases can tell apart")
+	end
 end
 reply[8] = number
 
-local held_back = {}
-for i = 11, 10 + tonumber(ARGV[10]) do
-	held_back[ARGV[i]] = true
-end
-local choosy = suspected or ARGV[10] ~= "0"
-local room = ARGV[8] == "1"
-local function must_wait(id)
-	if held_back[id] then
-		return true
+local held_back, room = false, ARGV[8] == "1"
+if ARGV[10] ~= "0" then
+	held_back = {}
+	for i = 11, 10 + tonumber(ARGV[10]) do
+		held_back[ARGV[i]] = true
 	end
-	return suspected and not room and call("HEXISTS", prefix .. id, "bellhop_suspect") == 1
 end
 
 -- Look at some more than are wanted, not at all of them: a call must not hold Redis for long.
 local ids, held = {}, {}
 local leases = {0, string.rep("-", 65)}
-local lease = lease_score(now[1] + ARGV[6], number * fetch_marks + ARGV[4])
+local lease = string.format("%.17g", now[1] + ARGV[6] + (number * fetch_marks + ARGV[4]) / marks)
 local n, looks, at = 0, want + 1000, head
 while n < want and looks > 0 do
 	local some = call("RPOP", KEYS[1], math.min(want - n, looks))
@@ -132,7 +148,7 @@ while n < want and looks > 0 do
 	looks = looks - #some
 	length = length - #some
 	for _, id in ipairs(some) do
-		if choosy and must_wait(id) then
+		if held_back and held_back[id] or suspected and not room and call("HEXISTS", prefix .. id, "bellhop_suspect") == 1 then
 			held[#held + 1] = id
 		else
 			local key = prefix .. id

@@ -14,10 +14,15 @@ import (
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
 
-//go:embed finish.lua
-var finishSource string
+var (
+	//go:embed done.lua
+	doneSource string
+	//go:embed finish.lua
+	finishSource string
 
-var finishScript = newScript(finishSource, sharedSource, marksSource, awaitedSource)
+	doneScript   = newScript(doneSource, marksSource, activeSource, countSource, awaitedSource)
+	finishScript = newScript(finishSource, sharedSource, countSource, marksSource, leasesSource, activeSource, awaitedSource)
+)
 
 // The ends of an attempt, as finish.lua names them.
 const (
@@ -172,25 +177,44 @@ func ceilDelay(d time.Duration) int64 {
 	return ms
 }
 
-// finish runs one call of the script and gives each end its answer. It fails as a whole if Redis can't be asked: the
+// finish runs the scripts and gives each end its answer. It fails as a whole if Redis can't be asked: the
 // ends may be written or not, and the same request asked again tells.
-func (w *Worker) finish(ctx context.Context, l *lane, request string, ends []*ending) error {
-	c, sent := w.finishCall(l, request, ends)
-	if c == nil {
+func (w *Worker) finish(ctx context.Context, l *lane, request int64, ends []*ending) error {
+	written := w.finishCalls(l, request, ends)
+	if len(written) == 0 {
 		return nil
 	}
-	w.client.run(ctx, c)
-	return finished(c, sent)
+	w.client.run(ctx, callsOf(written)...)
+	return finished(written)
 }
 
-// finishCall is the call for those ends that can be encoded; nil if there is none.
-func (w *Worker) finishCall(l *lane, request string, ends []*ending) (*call, []*ending) {
+// written is a call and the ends that it writes.
+type written struct {
+	call *call
+	ends []*ending
+}
+
+func callsOf(all []written) []*call {
+	calls := make([]*call, len(all), len(all)+1)
+	for i, some := range all {
+		calls[i] = some.call
+	}
+	return calls
+}
+
+// finishCalls are the calls for those ends that can be encoded: one for the plain ones, one for the others.
+func (w *Worker) finishCalls(l *lane, request int64, ends []*ending) []written {
 	newestFirst(ends)
 	plain, others := split(ends)
-	args := make([]any, 0, 6+len(plain)+6*len(others))
-	args = append(args, wire.JobPrefix(l.queue), w.id, request, len(plain))
-	args = appendByFetch(args, plain)
-	sent := plain
+	var all []written
+	if len(plain) > 0 {
+		args := make([]any, 0, 6+len(plain))
+		args = append(args, wire.JobPrefix(l.queue), w.id, l.session, request)
+		all = append(all, written{&call{script: doneScript, keys: doneKeys(l.queue), args: appendByFetch(args, plain)}, plain})
+	}
+	args := make([]any, 0, 3+6*len(others))
+	args = append(args, wire.JobPrefix(l.queue), w.id, l.name("e", request))
+	var sent []*ending
 	for _, e := range others {
 		more, err := e.end.encode(args)
 		if err != nil {
@@ -200,28 +224,37 @@ func (w *Worker) finishCall(l *lane, request string, ends []*ending) (*call, []*
 		args = more
 		sent = append(sent, e)
 	}
-	if len(sent) == 0 {
-		return nil, nil
+	if len(sent) > 0 {
+		all = append(all, written{&call{script: finishScript, keys: finishKeys(l.queue), args: args}, sent})
 	}
-	return &call{script: finishScript, keys: finishKeys(l.queue), args: args}, sent
+	return all
 }
 
-// finished reads the answers of a call.
-func finished(c *call, sent []*ending) error {
-	reply, err := c.reply.Slice()
-	if err != nil {
-		return err
-	}
-	answers, err := finishAnswers(reply, len(sent))
-	if err != nil {
-		return err
-	}
-	for i, e := range sent {
-		if answers[i] != '1' {
-			e.err = fmt.Errorf("end job %s: %w", e.end.job.ID, ErrNotOwner)
+// finished reads the answers of the calls.
+func finished(all []written) error {
+	for _, some := range all {
+		answers, err := some.answers()
+		if err != nil {
+			return err
+		}
+		if answers == "" {
+			continue // all are written
+		}
+		for i, e := range some.ends {
+			if answers[i] != '1' {
+				e.err = fmt.Errorf("end job %s: %w", e.end.job.ID, ErrNotOwner)
+			}
 		}
 	}
 	return nil
+}
+
+func (some written) answers() (string, error) {
+	answers, err := some.call.reply.Text()
+	if err == nil && answers != "" && len(answers) != len(some.ends) {
+		err = fmt.Errorf("%w: %d answers for %d jobs", errUnexpected, len(answers), len(some.ends))
+	}
+	return answers, err
 }
 
 // split takes the jobs that are simply done and hold no lock from the others. Not before the result of one is written that comes
@@ -265,6 +298,13 @@ func newestFirst(ends []*ending) {
 	}
 }
 
+func doneKeys(queue string) []string {
+	return []string{
+		wire.ActiveKey(queue), wire.LeaseKey(queue), wire.ProcessedTotalKey(queue),
+		wire.OwnersKey(queue), wire.CallsKey(queue), wire.AwaitedKey(queue),
+	}
+}
+
 func finishKeys(queue string) []string {
 	return []string{
 		wire.PendingKey(queue), wire.ActiveKey(queue), wire.LeaseKey(queue), wire.RetryKey(queue), wire.ArchivedKey(queue),
@@ -272,17 +312,6 @@ func finishKeys(queue string) []string {
 		wire.OwnersKey(queue), wire.CallsKey(queue), wire.DueKey(queue), wire.AlarmKey(queue), wire.UndecodableKey(queue),
 		wire.AwaitedKey(queue),
 	}
-}
-
-func finishAnswers(reply []any, want int) (string, error) {
-	if len(reply) != 3 {
-		return "", fmt.Errorf("%w: %d values", errUnexpected, len(reply))
-	}
-	answers, _ := reply[2].(string)
-	if len(answers) != want {
-		return "", fmt.Errorf("%w: %d answers for %d jobs", errUnexpected, len(answers), want)
-	}
-	return answers, nil
 }
 
 // WriteResult writes a running job's result, if the worker still owns it.

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Ends attempts: done, completed, retry, snooze, archived, handed back, set aside. Nothing is changed for a job that the worker
+-- Ends attempts: done, completed, retry, snooze, archived, handed back, set aside. What is simply done, with nothing to unlock or to keep, is
+-- ended by done.lua. Nothing is changed for a job that the worker
 -- does not own, or that it has fetched again since. A resent request gets the first answer.
 --
 -- KEYS[1]  asynq:{q}:pending
@@ -19,9 +20,7 @@
 -- ARGV[1]  prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2]  worker
 -- ARGV[3]  request: new for each request, the same when it is sent again
--- ARGV[4]  how many jobs are simply done and hold no lock, as most are; then, for those that one fetch has taken: mark, how many
---          they are, their ids; then the same for the next fetch
--- then for each other job, those to be handed back with the highest attempt first: what, id, mark, its unique lock ("" = none), and
+-- then for each job, those to be handed back with the highest attempt first: what, id, mark, its unique lock ("" = none), and
 --   done:     nothing more                      the job is deleted
 --   told:     result                            the same; the result goes to those who await the job, nowhere else
 --   complete: message, retention (s), result    kept until the retention is over
@@ -37,8 +36,7 @@
 -- CompletedAt, those of retry, again, archive and cancel without LastFailedAt: the script adds Redis' time. Who comes to an end in its
 -- handler has survived it: the crashes counted so far are forgiven.
 --
--- Returns the seconds and microseconds of Redis' clock and a string with a "1" for each job whose end was written, a "0" for
--- each that the worker does not own.
+-- Returns a string with a "1" for each job whose end was written, a "0" for each that the worker does not own.
 
 local now = redis.call("TIME")
 local now_s = tonumber(now[1])
@@ -48,7 +46,7 @@ local field = ARGV[2] .. ":finish"
 local known = redis.call("HMGET", KEYS[10], field, "awaited")
 local last, awaited = known[1], known[2] and tonumber(known[2]) >= now_s
 if last and string.sub(last, 1, #ARGV[3] + 1) == ARGV[3] .. " " then
-	return {now_s, tonumber(now[2]), string.sub(last, #ARGV[3] + 2)}
+	return string.sub(last, #ARGV[3] + 2)
 end
 
 -- A copy of an earlier request that was long on its way: it must not take the place of the last answer.
@@ -61,24 +59,15 @@ if last then
 end
 
 local extra = {done = 0, told = 1, complete = 3, retry = 3, again = 3, snooze = 1, archive = 2, cancel = 2, back = 0, aside = 0, result = 1}
-local jobs, ids, claims = {}, {}, {}
-local plain, n, i = tonumber(ARGV[4]), 0, 5
-while n < plain do
-	local mark, count = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-	for at = i + 2, i + 1 + count do
-		n = n + 1
-		ids[n], claims[n] = ARGV[at], mark
-	end
-	i = i + 2 + count
-end
+local jobs, ids = {}, {}
+local i = 4
 while i <= #ARGV do
 	local values = extra[ARGV[i]]
 	if not values then
 		return redis.error_reply("ERR no such end of an attempt: " .. ARGV[i])
 	end
-	n = n + 1
-	jobs[#jobs + 1] = {what = ARGV[i], id = ARGV[i + 1], unique = ARGV[i + 3], at = i + 4}
-	ids[n], claims[n] = ARGV[i + 1], tonumber(ARGV[i + 2])
+	jobs[#jobs + 1] = {what = ARGV[i], id = ARGV[i + 1], mark = tonumber(ARGV[i + 2]), unique = ARGV[i + 3], at = i + 4}
+	ids[#ids + 1] = ARGV[i + 1]
 	i = i + 4 + values
 end
 
@@ -161,33 +150,16 @@ local word_of = {done = "completed", told = "completed", complete = "completed",
 
 local answers = {}
 if #ids > 0 then
-	local number = owner_number(redis.call("HGET", KEYS[9], ARGV[2]))
+	local number = number_of(redis.call("HGET", KEYS[9], ARGV[2]))
 	local leases = number and redis.call("ZMSCORE", KEYS[3], unpack(ids)) or {}
-	local function owned(n)
-		local lease, mark = leases[n], claims[n]
-		return lease and mark_of(lease) == mark and math.floor(mark / fetch_marks) == number and not gone[ids[n]]
-	end
-	for n = 1, plain do
-		local id = ids[n]
-		if owned(n) then
-			processed = processed + 1
-			deleted[processed] = ARGV[1] .. id
-			gone[id] = true
-			left[processed] = id
-			if awaited then
-				ended[processed] = {what = "done", id = id}
-			end
-			answers[n] = "1"
-		else
-			answers[n] = "0"
-		end
-	end
 	for n, job in ipairs(jobs) do
-		if not owned(plain + n) then
-			answers[plain + n] = "0"
+		local lease = leases[n]
+		local owned = lease and mark_of(lease) == job.mark and math.floor(job.mark / fetch_marks) == number and not gone[job.id]
+		if not owned then
+			answers[n] = "0"
 		elseif job.what == "result" then
 			write_result(ARGV[1] .. job.id, ARGV[job.at])
-			answers[plain + n] = "1"
+			answers[n] = "1"
 		else
 			write(job, ARGV[1] .. job.id)
 			gone[job.id] = true
@@ -195,57 +167,21 @@ if #ids > 0 then
 			if awaited and word_of[job.what] then
 				ended[#ended + 1] = job
 			end
-			answers[plain + n] = "1"
+			answers[n] = "1"
 		end
-	end
-end
-
--- Taking an id out of a list costs its length. Jobs that end together were mostly taken together, so the head of the list is
--- read once and written back without them; only stragglers are searched for.
-local function leave_active()
-	if #left > 3 then
-		local length = redis.call("LLEN", KEYS[2])
-		local window = length
-		if length > 16 * #left then
-			window = 2 * #left + 16
-		end
-		window = math.min(window, 4000)
-		local head = redis.call("LRANGE", KEYS[2], 0, window - 1)
-		local keep, found = {}, {}
-		for n = #head, 1, -1 do
-			if gone[head[n]] then
-				found[head[n]] = true
-			else
-				keep[#keep + 1] = head[n]
-			end
-		end
-		redis.call("LTRIM", KEYS[2], #head, -1)
-		if #keep > 0 then
-			redis.call("LPUSH", KEYS[2], unpack(keep))
-		end
-		local stragglers = {}
-		for _, id in ipairs(left) do
-			if not found[id] then
-				stragglers[#stragglers + 1] = id
-			end
-		end
-		left = stragglers
-	end
-	for _, id in ipairs(left) do
-		redis.call("LREM", KEYS[2], 1, id)
 	end
 end
 
 if #left > 0 then
 	redis.call("ZREM", KEYS[3], unpack(left))
-	leave_active()
+	leave_active(KEYS[2], left, gone)
 end
 if #ended > 0 then
 	local some = {}
 	for n, job in ipairs(ended) do
 		some[n] = job.id
 	end
-	tell_ended(KEYS[14], ARGV[1], some, function(n)
+	teller()(KEYS[14], ARGV[1], some, function(n)
 		return word_of[ended[n].what]
 	end, function(n)
 		return ended[n].what == "told" and ARGV[ended[n].at]
@@ -290,4 +226,4 @@ end
 
 local answer = table.concat(answers)
 redis.call("HSET", KEYS[10], field, ARGV[3] .. " " .. answer)
-return {now_s, tonumber(now[2]), answer}
+return answer

@@ -18,7 +18,7 @@ var (
 	//go:embed pass.lua
 	passSource string
 
-	cleanScript = newScript(cleanSource, marksSource)
+	cleanScript = newScript(cleanSource, marksSource, leasesSource)
 	passScript  = newScript(passSource)
 )
 

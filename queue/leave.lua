@@ -22,7 +22,7 @@ if redis.call("GET", KEYS[2]) == ARGV[1] then
 	end
 end
 redis.call("HDEL", KEYS[6], ARGV[1])
-redis.call("HDEL", KEYS[3], ARGV[1] .. ":finish")
+redis.call("HDEL", KEYS[3], ARGV[1] .. ":finish", ARGV[1] .. ":done")
 if redis.call("GET", KEYS[5]) == ARGV[1] then
 	redis.call("DEL", KEYS[5])
 	redis.call("LPUSH", KEYS[4], "1")

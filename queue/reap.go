@@ -15,7 +15,7 @@ import (
 //go:embed reap.lua
 var reapSource string
 
-var reapScript = newScript(reapSource, sharedSource, marksSource, awaitedSource)
+var reapScript = newScript(reapSource, sharedSource, countSource, marksSource, leasesSource, awaitedSource)
 
 // reap.lua's words for a worker that was not reaped.
 const (

@@ -52,8 +52,14 @@ local function add(id)
 	suspects = suspects + rank
 	jobs[#jobs + 1] = {id = id, at = #jobs, crashes = tonumber(known[1] or 0), rank = rank}
 end
-local number = owner_number(redis.call("HGET", KEYS[4], dead))
-local mine = number and of_worker(KEYS[3], number) or {}
+local number = number_of(redis.call("HGET", KEYS[4], dead))
+local mine = {}
+local all = number and redis.call("ZRANGE", KEYS[3], 0, -1, "WITHSCORES") or {}
+for i = 1, #all, 2 do
+	if math.floor(mark_of(all[i + 1]) / fetch_marks) == number then
+		mine[all[i]] = true
+	end
+end
 if next(mine) then
 	for _, id in ipairs(redis.call("LRANGE", KEYS[2], 0, -1)) do
 		if mine[id] then
@@ -81,7 +87,7 @@ local function quarantine(job, key)
 		"state", "archived", "bellhop_end", "quarantined")
 	redis.call("HDEL", key, "pending_since", "bellhop_crashes", "bellhop_suspect")
 	redis.call("ZADD", KEYS[11], now_s, job.id)
-	tell_ended(KEYS[14], ARGV[1], {job.id}, function() return "dead" end, function() end)
+	teller()(KEYS[14], ARGV[1], {job.id}, function() return "dead" end, function() end)
 	local unique = redis.call("HGET", key, "unique_key")
 	if unique and redis.pcall("GET", unique) == job.id then
 		redis.call("DEL", unique)
@@ -120,7 +126,7 @@ end
 if reply[2] == 0 then
 	redis.call("ZREM", KEYS[5], dead)
 	redis.call("HDEL", KEYS[4], dead)
-	redis.call("HDEL", KEYS[6], dead .. ":finish")
+	redis.call("HDEL", KEYS[6], dead .. ":finish", dead .. ":done")
 end
 -- Its duties are free at once.
 if redis.call("GET", KEYS[7]) == dead then

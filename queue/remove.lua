@@ -42,7 +42,7 @@ elseif zsets[state] then
 	redis.call("ZREM", zsets[state], ARGV[1])
 end
 redis.call("ZREM", KEYS[9], ARGV[1])
-tell_ended(KEYS[10], ARGV[2], {ARGV[1]}, function() return "gone" end, function() end)
+teller()(KEYS[10], ARGV[2], {ARGV[1]}, function() return "gone" end, function() end)
 if unique and unique ~= "" and redis.pcall("GET", unique) == ARGV[1] then
 	redis.call("DEL", unique)
 end

@@ -17,11 +17,19 @@ type script struct {
 	plain, plainS string
 }
 
-//go:embed shared.lua
-var sharedSource string
-
-//go:embed marks.lua
-var marksSource string
+// The parts that several scripts have in common.
+var (
+	//go:embed shared.lua
+	sharedSource string
+	//go:embed marks.lua
+	marksSource string
+	//go:embed leases.lua
+	leasesSource string
+	//go:embed active.lua
+	activeSource string
+	//go:embed count.lua
+	countSource string
+)
 
 // newScript makes a script of one file. The shared ones come before it, after its first line.
 func newScript(text string, shared ...string) *script {

@@ -112,7 +112,7 @@ func (p *pool) conclude(a *attempt, cause, err error) {
 		p.unstarted = append(p.unstarted, a.held) // all of them go back at once, to keep their order
 	} else {
 		p.unanswered++
-		a.lane.ends = append(a.lane.ends, end)
+		a.lane.addEnds(end)
 	}
 	stopping := p.stopping
 	rides := !p.dispatched && (a.lane.state == laneReady || a.lane.state == laneFetching) // a fetch takes the end along

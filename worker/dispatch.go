@@ -199,7 +199,7 @@ func (p *pool) reserve(l *lane, n int) {
 
 // fetch takes up to n jobs, whose slots are reserved, and starts them. It answers how many. The queue's ends go along.
 func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
-	batch := p.takeEnds(l)
+	batch := p.riders(l)
 	got, err := p.queue.Turn(p.fetches, l.name, n, endsOf(batch), func(errs []error) { p.answered(batch, errs) })
 	if err != nil {
 		p.redis.failed("fetch from "+l.name, err)

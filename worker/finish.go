@@ -34,10 +34,22 @@ func (p *pool) finish(ctx context.Context, l *lane) {
 			gather.Reset(gatherTime)
 			<-gather.C
 		}
-		batch := p.takeEnds(l)
+		p.mu.Lock()
+		batch := l.takeEnds()
+		p.mu.Unlock()
 		p.answered(batch, p.queue.Finish(ctx, endsOf(batch)...))
 		last = len(batch)
 	}
+}
+
+// riders are the ends that go along with a fetch: much of a call's cost does not depend on how many they are, so few wait for a later one.
+func (p *pool) riders(l *lane) []ending {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(l.ends) < gatherBelow && time.Since(l.oldest) < gatherTime {
+		return nil
+	}
+	return l.takeEnds()
 }
 
 func endsOf(batch []ending) []queue.End {
@@ -48,9 +60,14 @@ func endsOf(batch []ending) []queue.End {
 	return ends
 }
 
-func (p *pool) takeEnds(l *lane) []ending {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (l *lane) addEnds(ends ...ending) {
+	if len(l.ends) == 0 {
+		l.oldest = time.Now()
+	}
+	l.ends = append(l.ends, ends...)
+}
+
+func (l *lane) takeEnds() []ending {
 	ends := l.ends
 	l.ends = nil
 	return ends

@@ -17,8 +17,9 @@ type lane struct {
 	failures int           // of fetches, one after the other
 	empty    chan struct{} // tells wait that a fetch found nothing more
 
-	ends  []ending
-	ended chan struct{} // tells finish that there are ends
+	ends   []ending
+	oldest time.Time     // when the first of the ends came
+	ended  chan struct{} // tells finish that there are ends
 }
 
 type laneState int

@@ -208,7 +208,7 @@ func (p *pool) handBack(jobs []*queue.Job) {
 		if len(ends) > 0 {
 			p.mu.Lock()
 			p.unanswered += len(ends)
-			l.ends = append(l.ends, ends...)
+			l.addEnds(ends...)
 			p.mu.Unlock()
 			l.ring()
 		}
