@@ -152,6 +152,15 @@ func (w *Worker) taken(ctx context.Context, l *lane, n int, reply []any) (Fetche
 	return got, err
 }
 
+// fetchedJob is a job and its message in one piece of memory.
+type fetchedJob struct {
+	job     Job
+	message wire.Message
+}
+
+// fetchedAtOnce is how many of them share a piece: one that runs for long keeps its neighbours' memory.
+const fetchedAtOnce = 8
+
 // sort tells the jobs that can run from those that can't.
 func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched, error) {
 	var head [fetchHead]int64
@@ -161,18 +170,24 @@ func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched
 	out := Fetched{Now: clock(head[0], head[1]), Left: int(head[2] - head[5]), Paused: head[3] == 1, Orphans: int(head[4]), HeldBack: int(head[5])}
 
 	mark := wire.NewMark(head[7], l.request)
-	var jobs []*Job
+	count := (len(reply) - fetchHead) / 2
+	jobs := make([]*Job, 0, count)
 	var ends []End
+	var room []fetchedJob
 	for i := fetchHead; i+1 < len(reply); i += 2 {
 		id, _ := reply[i].(string)
 		body, _ := reply[i+1].(string)
 		n := int64(i-fetchHead) / 2
-		job := &Job{ID: id, Queue: l.queue, Attempt: l.request<<10 + n, mark: mark} // a fetch brings no more than MaxBatch
+		if len(room) == 0 {
+			room = make([]fetchedJob, min(fetchedAtOnce, count-int(n)))
+		}
+		job, msg := &room[0].job, &room[0].message
+		room = room[1:]
+		*job = Job{ID: id, Queue: l.queue, Attempt: l.request<<10 + n, mark: mark} // a fetch brings no more than MaxBatch
 		if n+1 == head[6] {
 			w.suspicion.fall(job)
 		}
-		msg, err := wire.Decode([]byte(body))
-		if err != nil || msg.ID != id {
+		if err := msg.Read(body); err != nil || msg.ID != id {
 			out.Undecodable++
 			ends = append(ends, End{job: job, what: endAside})
 			continue

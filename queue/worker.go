@@ -27,6 +27,10 @@ type Job struct {
 	Message *wire.Message
 
 	mark wire.Mark // of the attempt, in the job's lease
+
+	// Between its Fetch and its Finish, guarded by its lane.
+	lost bool // another attempt may run by now; ours has not ended
+	told bool // a Beat has said so
 }
 
 // ErrNotOwner tells that the job is no longer this worker's: it was given to another after this one seemed dead. Nothing was written.
@@ -54,21 +58,14 @@ type lane struct {
 	open     bool       // a fetch was asked for and not answered: it may have taken jobs
 
 	mu       sync.Mutex
-	held     map[string]*hold // by job id
-	beat     time.Time        // the last one that Redis answered
-	paused   bool             // said the last fetch
-	blocked  bool             // the last fetch found only jobs whose earlier attempt still runs here
-	watching bool             // this worker has the queue's watch
+	held     map[string]*Job // by id: between their Fetch and their Finish
+	beat     time.Time       // the last one that Redis answered
+	paused   bool            // said the last fetch
+	blocked  bool            // the last fetch found only jobs whose earlier attempt still runs here
+	watching bool            // this worker has the queue's watch
 
 	ending     batcher[*ending]
 	endRequest int64 // of the last batch of ends; touched by the batcher's writer alone
-}
-
-// hold is a job between its Fetch and its Finish.
-type hold struct {
-	job  *Job
-	lost bool // another attempt may run by now; ours has not ended
-	told bool // a Beat has said so
 }
 
 // NewWorker returns a worker that serves queues. The id must be new for every start of a process, without white space.
@@ -91,7 +88,7 @@ func (c *Client) NewWorker(id string, queues ...string) (*Worker, error) {
 }
 
 func (w *Worker) newLane(queue, session string) *lane {
-	l := &lane{queue: queue, session: session, request: 1, held: make(map[string]*hold)}
+	l := &lane{queue: queue, session: session, request: 1, held: make(map[string]*Job)}
 	l.ending = batcher[*ending]{
 		maxItems: MaxBatch,
 		maxBytes: maxCallBytes,
@@ -120,13 +117,14 @@ func (w *Worker) lane(queue string) (*lane, error) {
 func (l *lane) hold(jobs []*Job) (ours, clashing []*Job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	ours = jobs[:0]
 	for _, job := range jobs {
 		if earlier, ok := l.held[job.ID]; ok {
 			earlier.lost = true
 			clashing = append(clashing, job)
 			continue
 		}
-		l.held[job.ID] = &hold{job: job}
+		l.held[job.ID] = job
 		ours = append(ours, job)
 	}
 	return ours, clashing
@@ -141,7 +139,7 @@ func (l *lane) release(batch []*ending) {
 		if e.end.what == endResult {
 			continue // it runs on
 		}
-		if h, ok := l.held[job.ID]; ok && h.job.Attempt == job.Attempt {
+		if held, ok := l.held[job.ID]; ok && held.Attempt == job.Attempt {
 			delete(l.held, job.ID)
 		}
 	}
@@ -152,8 +150,8 @@ func (l *lane) lost() []any {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var ids []any
-	for id, h := range l.held {
-		if h.lost {
+	for id, job := range l.held {
+		if job.lost {
 			ids = append(ids, id)
 		}
 	}
@@ -165,9 +163,9 @@ func (l *lane) owned() []*Job {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	jobs := make([]*Job, 0, len(l.held))
-	for _, h := range l.held {
-		if !h.lost {
-			jobs = append(jobs, h.job)
+	for _, job := range l.held {
+		if !job.lost {
+			jobs = append(jobs, job)
 		}
 	}
 	return jobs
@@ -179,15 +177,15 @@ func (l *lane) lose(jobs []*Job) []*Job {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, job := range jobs {
-		if h, ok := l.held[job.ID]; ok && h.job.Attempt == job.Attempt {
-			h.lost = true
+		if held, ok := l.held[job.ID]; ok && held.Attempt == job.Attempt {
+			held.lost = true
 		}
 	}
 	var running []*Job
-	for _, h := range l.held {
-		if h.lost && !h.told {
-			h.told = true
-			running = append(running, h.job)
+	for _, job := range l.held {
+		if job.lost && !job.told {
+			job.told = true
+			running = append(running, job)
 		}
 	}
 	return running
@@ -240,8 +238,8 @@ func (w *Worker) Jobs() []*Job {
 	for _, name := range w.names {
 		l := w.lanes[name]
 		l.mu.Lock()
-		for _, h := range l.held {
-			jobs = append(jobs, h.job)
+		for _, job := range l.held {
+			jobs = append(jobs, job)
 		}
 		l.mu.Unlock()
 	}

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -15,12 +14,14 @@ import (
 type attempt struct {
 	lane    *lane
 	held    *queue.Job
-	job     *job.Job
+	job     job.Job
 	limits  job.Limits
 	started time.Time
+	ctx     attemptContext // the handler's
 
-	ctx    context.Context //nolint:containedctx // the handler's
-	cancel context.CancelCauseFunc
+	// Of the pool: its place among those that run.
+	runs       bool
+	prev, next *attempt
 
 	// Of the runner, once it has begun.
 	runner atomic.Int64 // the goroutine's number
@@ -30,9 +31,8 @@ type attempt struct {
 }
 
 func (p *pool) newAttempt(l *lane, held *queue.Job, now time.Time) *attempt {
-	a := &attempt{lane: l, held: held, started: now}
+	a := &attempt{lane: l, held: held, started: now, ctx: attemptContext{base: p.base}}
 	a.job, a.limits = heldJob(held)
-	a.ctx, a.cancel = context.WithCancelCause(p.base)
 	return a
 }
 
@@ -45,7 +45,7 @@ func (a *attempt) deadline() time.Time {
 }
 
 // heldJob is the handler's view of a job. asynq's message has limits in whole seconds; a producer may have left both out.
-func heldJob(held *queue.Job) (*job.Job, job.Limits) {
+func heldJob(held *queue.Job) (job.Job, job.Limits) {
 	m := held.Message
 	headers, event, limits := job.Open(m.Headers)
 	if limits.Timeout == 0 {
@@ -57,7 +57,7 @@ func heldJob(held *queue.Job) (*job.Job, job.Limits) {
 	if limits.Timeout <= 0 && limits.Deadline.IsZero() {
 		limits.Timeout = job.DefaultTimeout
 	}
-	return &job.Job{
+	return job.Job{
 		ID: held.ID, Task: m.Type, Queue: held.Queue, Payload: m.Payload, Headers: headers, Event: event,
 		Attempt: m.Retried + 1, MaxRetry: m.Retry,
 	}, limits
@@ -85,28 +85,24 @@ func (p *pool) attempt(a *attempt, runner int64) {
 	end := endOf(a.limits, time.Now())
 	a.runner.Store(runner)
 	a.end.Store(end.UnixNano())
-	ctx, release := context.WithDeadlineCause(a.ctx, end, ErrTimeout)
+	a.ctx.begin(end)
 	err := errGone
-	defer func() {
-		p.conclude(a, context.Cause(ctx), err)
-		release()
-	}()
-	if err = ctx.Err(); err == nil {
+	defer func() { p.conclude(a, a.ctx.why(), err) }()
+	if err = a.ctx.why(); err == nil {
 		err = errGone
-		err = p.w.process(ctx, a.job)
+		err = p.w.process(&a.ctx, &a.job)
 	}
 }
 
 // conclude frees the attempt's slot and sends its end on its way.
 func (p *pool) conclude(a *attempt, cause, err error) {
 	end := p.ending(a, cause, err)
-	a.cancel(nil)
+	a.ctx.finish()
 	p.mu.Lock()
-	if _, ours := p.running[a]; !ours { // it was handed back meanwhile
+	if !p.running.remove(a) { // it was handed back meanwhile
 		p.mu.Unlock()
 		return
 	}
-	delete(p.running, a)
 	p.free++
 	if end.abandoned {
 		p.unstarted = append(p.unstarted, a.held) // all of them go back at once, to keep their order
@@ -145,11 +141,11 @@ func (p *pool) ending(a *attempt, cause, err error) ending {
 	case errors.Is(cause, ErrTimeout):
 		err = late(a, err)
 	}
-	v := p.w.verdict(a.job, err)
+	v := p.w.verdict(&a.job, err)
 	if errors.Is(cause, ErrAbandoned) && !v.asked() {
 		return ending{abandoned: true}
 	}
-	p.w.logVerdict(a.job, v)
+	p.w.logVerdict(&a.job, v)
 	switch v.outcome {
 	case done:
 		return ending{end: queue.Complete(a.held, a.job.Result())}

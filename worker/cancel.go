@@ -34,9 +34,9 @@ func (p *pool) listen(ctx context.Context) {
 func (p *pool) cancel(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for a := range p.running {
+	for a := range p.running.all() {
 		if a.job.ID == id {
-			a.cancel(ErrCancelled)
+			a.ctx.stop(ErrCancelled)
 		}
 	}
 }

@@ -236,9 +236,9 @@ func (p *pool) start(ctx context.Context, l *lane, n int, jobs []*queue.Job) {
 	p.mu.Lock()
 	p.free += n - len(attempts)
 	for _, a := range attempts {
-		p.running[a] = struct{}{}
+		p.running.add(a)
 	}
-	missing := len(p.running) - p.runners
+	missing := p.running.n - p.runners
 	p.runners += max(missing, 0)
 	p.mu.Unlock()
 	for _, a := range attempts {

@@ -57,9 +57,9 @@ func (p *pool) lost(jobs []*queue.Job) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for a := range p.running {
+	for a := range p.running.all() {
 		if gone[a.held] {
-			a.cancel(ErrLostOwnership)
+			a.ctx.stop(ErrLostOwnership)
 			p.log.Warn("the job was given to another worker while it ran here; its handler is told to stop",
 				"job", a.job.ID, "task", a.job.Task, "queue", a.job.Queue)
 		}

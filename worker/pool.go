@@ -36,7 +36,7 @@ type pool struct {
 
 	mu         sync.Mutex
 	free       int // slots
-	running    map[*attempt]struct{}
+	running    attempts
 	runners    int          // goroutines
 	unanswered int          // ends that Redis has not confirmed
 	unstarted  []*queue.Job // fetched, or abandoned: they go back
@@ -68,7 +68,7 @@ func newPool(w *Worker) (*pool, error) {
 	p := &pool{
 		w: w, log: log, redis: newOutage(log), queue: owner,
 		todo: make(chan *attempt, w.cfg.Concurrency), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		free: w.cfg.Concurrency, running: make(map[*attempt]struct{}, w.cfg.Concurrency),
+		free: w.cfg.Concurrency,
 	}
 	p.enough, p.most = fetchSizes(w.cfg.Concurrency)
 	for _, q := range w.cfg.Queues {
@@ -135,13 +135,13 @@ func (p *pool) drain(aggregated <-chan struct{}) {
 	p.mu.Unlock()
 	p.handBack(p.takeUnstarted())
 	p.mu.Lock()
-	running := len(p.running)
+	running := p.running.n
 	p.mu.Unlock()
 	if running > 0 {
 		p.log.Info("draining: running jobs may finish within the grace period", "jobs", running, "grace", p.w.cfg.Grace.String())
 	}
 	switch {
-	case !p.until(p.w.cfg.Grace, func() bool { return len(p.running) == 0 }):
+	case !p.until(p.w.cfg.Grace, func() bool { return p.running.n == 0 }):
 		p.abandon()
 	case running > 0:
 		p.log.Info("drained")
@@ -165,8 +165,8 @@ func (p *pool) takeUnstarted() []*queue.Job {
 	for {
 		select {
 		case a := <-p.todo:
-			delete(p.running, a)
-			a.cancel(nil)
+			p.running.remove(a)
+			a.ctx.finish()
 			jobs = append(jobs, a.held)
 		default:
 			close(p.todo)
@@ -178,17 +178,17 @@ func (p *pool) takeUnstarted() []*queue.Job {
 // abandon ends the contexts of what still runs and hands its jobs back.
 func (p *pool) abandon() {
 	p.mu.Lock()
-	p.log.Warn("the grace period is over, running jobs are handed back", "jobs", len(p.running), "grace", p.w.cfg.Grace.String())
-	for a := range p.running {
-		a.cancel(ErrAbandoned)
+	p.log.Warn("the grace period is over, running jobs are handed back", "jobs", p.running.n, "grace", p.w.cfg.Grace.String())
+	for a := range p.running.all() {
+		a.ctx.stop(ErrAbandoned)
 	}
 	p.mu.Unlock()
-	p.until(abandonGrace, func() bool { return len(p.running) == 0 })
+	p.until(abandonGrace, func() bool { return p.running.n == 0 })
 
 	p.mu.Lock()
 	jobs := p.unstarted
-	for a := range p.running {
-		delete(p.running, a)
+	for a := range p.running.all() {
+		p.running.remove(a)
 		jobs = append(jobs, a.held)
 	}
 	p.mu.Unlock()

@@ -89,8 +89,8 @@ func (p *pool) show(ctx context.Context, info wire.ServerInfo, listed bool) (boo
 // workerInfos are the running jobs: id and record of each in turn.
 func (p *pool) workerInfos(info wire.ServerInfo) []any {
 	p.mu.Lock()
-	running := make([]*attempt, 0, len(p.running))
-	for a := range p.running {
+	running := make([]*attempt, 0, p.running.n)
+	for a := range p.running.all() {
 		running = append(running, a)
 	}
 	p.mu.Unlock()

@@ -18,7 +18,7 @@ func (p *pool) tellStuck() {
 	var stuck []*attempt
 	held := 0
 	p.mu.Lock()
-	for a := range p.running {
+	for a := range p.running.all() {
 		if a.runner.Load() == 0 || now.Sub(a.deadline()) < stuckAfter {
 			continue
 		}

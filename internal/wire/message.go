@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"unicode/utf8"
+	"unsafe"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -141,19 +142,33 @@ func appendInt(b []byte, field protowire.Number, v int64) []byte {
 // Decode reads a message that asynq or bellhop wrote. The result owns its memory. Unknown fields are skipped.
 func Decode(data []byte) (*Message, error) {
 	m := new(Message)
+	if err := m.Read(string(data)); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Read decodes into an empty message. Its texts are parts of data.
+func (m *Message) Read(text string) error {
+	data := unsafe.Slice(unsafe.StringData(text), len(text)) //nolint:gosec // nobody writes to it; its parts become texts again
 	for len(data) > 0 {
 		field, typ, n := consumeTag(data)
 		if n < 0 {
-			return nil, fmt.Errorf("decode message: %w", protowire.ParseError(n))
+			return fmt.Errorf("decode message: %w", protowire.ParseError(n))
 		}
 		data = data[n:]
 		n, err := m.consume(field, typ, data)
 		if err != nil {
-			return nil, fmt.Errorf("decode message: field %d: %w", field, err)
+			return fmt.Errorf("decode message: field %d: %w", field, err)
 		}
 		data = data[n:]
 	}
-	return m, nil
+	return nil
+}
+
+// part is a text that is a part of Read's.
+func part(b []byte) string {
+	return unsafe.String(unsafe.SliceData(b), len(b)) //nolint:gosec // see Read
 }
 
 // consumeTag refuses the field numbers that proto refuses and protowire lets pass.
@@ -177,7 +192,7 @@ func (m *Message) consume(field protowire.Number, typ protowire.Type, data []byt
 		if !utf8.Valid(s) {
 			return 0, ErrNotUTF8
 		}
-		*text = string(s)
+		*text = part(s)
 		return n, nil
 	}
 	if number := m.number(field); number != nil && typ == protowire.VarintType {
@@ -274,9 +289,9 @@ func (m *Message) header(entry []byte) error {
 				return ErrNotUTF8
 			}
 			if field == mapKey {
-				key = string(s)
+				key = part(s)
 			} else {
-				value = string(s)
+				value = part(s)
 			}
 			entry = entry[n:]
 			continue
