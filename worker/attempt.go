@@ -63,21 +63,6 @@ func heldJob(held *queue.Job) (job.Job, job.Limits) {
 	}, limits
 }
 
-// run is a runner: it runs one job after the other until the pool stops. Runners are kept, so that their stacks have grown.
-func (p *pool) run() {
-	gone := true
-	defer func() {
-		if gone { // a handler has ended its goroutine
-			go p.run()
-		}
-	}()
-	number := goroutine()
-	for a := range p.todo {
-		p.attempt(a, number)
-	}
-	gone = false
-}
-
 // errGone is the failure of a handler that called runtime.Goexit, as a test's FailNow does.
 var errGone = errors.New("the handler ended its goroutine")
 
@@ -110,10 +95,12 @@ func (p *pool) conclude(a *attempt, cause, err error) {
 		p.unanswered++
 		a.lane.addEnds(end)
 	}
-	stopping := p.stopping
-	rides := !p.dispatched && (a.lane.state == laneReady || a.lane.state == laneFetching) // a fetch takes the end along
+	stopping, slots := p.stopping, len(p.runners.todo) == 0                               // else the runner that takes the last one tells
+	rides := p.most > wholeFetch && !p.dispatched && (a.lane.state == laneReady || a.lane.state == laneFetching) // a fetch takes the end along
 	p.mu.Unlock()
-	notify(p.wake)
+	if slots {
+		notify(p.wake)
+	}
 	if !rides {
 		a.lane.ring()
 	}

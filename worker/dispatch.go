@@ -238,14 +238,11 @@ func (p *pool) start(ctx context.Context, l *lane, n int, jobs []*queue.Job) {
 	for _, a := range attempts {
 		p.running.add(a)
 	}
-	missing := p.running.n - p.runners
-	p.runners += max(missing, 0)
+	p.runners.todo = append(p.runners.todo, attempts...)
+	call := p.runners.call(p.startRunner)
 	p.mu.Unlock()
-	for _, a := range attempts {
-		p.todo <- a
-	}
-	for range missing {
-		go p.run()
+	if call != nil {
+		call()
 	}
 }
 

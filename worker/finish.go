@@ -46,7 +46,7 @@ func (p *pool) finish(ctx context.Context, l *lane) {
 func (p *pool) riders(l *lane) []ending {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(l.ends) < gatherBelow && time.Since(l.oldest) < gatherTime {
+	if p.most <= wholeFetch || len(l.ends) < gatherBelow && time.Since(l.oldest) < gatherTime {
 		return nil
 	}
 	return l.takeEnds()

@@ -20,8 +20,7 @@ type pool struct {
 	redis *outage
 	queue *queue.Worker
 
-	lanes []*lane       // the heaviest first
-	todo  chan *attempt // started by the runners; has room for all slots
+	lanes []*lane // the heaviest first
 
 	// Of dispatch alone.
 	enough, most int // see fetchSizes
@@ -37,7 +36,7 @@ type pool struct {
 	mu         sync.Mutex
 	free       int // slots
 	running    attempts
-	runners    int          // goroutines
+	runners    runners
 	unanswered int          // ends that Redis has not confirmed
 	unstarted  []*queue.Job // fetched, or abandoned: they go back
 	dispatched bool         // dispatch has ended
@@ -67,7 +66,7 @@ func newPool(w *Worker) (*pool, error) {
 	log := w.log.With("engine", EngineBellhop)
 	p := &pool{
 		w: w, log: log, redis: newOutage(log), queue: owner,
-		todo: make(chan *attempt, w.cfg.Concurrency), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		free: w.cfg.Concurrency,
 	}
 	p.enough, p.most = fetchSizes(w.cfg.Concurrency)
@@ -162,17 +161,13 @@ func (p *pool) takeUnstarted() []*queue.Job {
 	defer p.mu.Unlock()
 	jobs := p.unstarted
 	p.unstarted = nil
-	for {
-		select {
-		case a := <-p.todo:
-			p.running.remove(a)
-			a.ctx.finish()
-			jobs = append(jobs, a.held)
-		default:
-			close(p.todo)
-			return jobs
-		}
+	for a := p.runners.take(); a != nil; a = p.runners.take() {
+		p.running.remove(a)
+		a.ctx.finish()
+		jobs = append(jobs, a.held)
 	}
+	p.runners.close()
+	return jobs
 }
 
 // abandon ends the contexts of what still runs and hands its jobs back.
