@@ -42,71 +42,129 @@ type Fetched struct {
 // Fetch takes up to n jobs of a queue, at most MaxBatch, which are the worker's from then on: each needs a Finish. It never
 // waits. When it fails, ask again: what a lost answer had taken is found then, by Leave at the latest.
 func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error) {
-	return w.Turn(ctx, queue, n, nil, nil)
+	return w.Turn(ctx, queue, n, nil, nil).Read()
 }
 
-// Turn is Fetch and Finish in one round trip, the ends first. All of them must be of jobs of this queue. answered is told, once, what
-// Finish would return: before Turn returns or, where Redis has to be asked again, later.
-func (w *Worker) Turn(ctx context.Context, queue string, n int, ends []End, answered func([]error)) (Fetched, error) {
+// Turn is Fetch and Finish in one round trip, the ends first. All of them must be of jobs of this queue. It returns once Redis has
+// answered. The answer must be read, in the order of the turns; the next turn may be under way meanwhile.
+//
+// answered is told, once, what Finish would return: by Read or, where Redis has to be asked again, later.
+func (w *Worker) Turn(ctx context.Context, queue string, n int, ends []End, answered func([]error)) *Answer {
 	l, err := w.lane(queue)
-	if err != nil {
-		return Fetched{}, err
+	if err == nil && n <= 0 {
+		err = fmt.Errorf("fetch from %q: %d jobs asked for", queue, n)
 	}
-	if n <= 0 {
-		return Fetched{}, fmt.Errorf("fetch from %q: %d jobs asked for", queue, n)
+	if err != nil {
+		return &Answer{err: err}
 	}
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
-
-	n = min(n, MaxBatch)
 	defer w.suspicion.settle(l)
-	reply, err := w.turn(ctx, l, n, ends, answered)
-	if err == nil && reply[3] == int64(mustBeat) {
+	a := &Answer{worker: w, lane: l, ctx: ctx, n: min(n, MaxBatch), batch: l.lead(ctx, ends, answered)}
+	a.ask()
+	if a.err == nil && a.reply[3] == int64(mustBeat) {
+		a.settle()
 		w.beat(ctx, func(other *lane) bool { return other == l }) // its failure shows below
-		reply, err = w.turn(ctx, l, n, nil, nil)
+		a.ask()
 	}
-	if err == nil && reply[3] == int64(mustBeat) {
-		err = ErrSilent
+	if a.err == nil && a.reply[3] == int64(mustBeat) {
+		a.err = ErrSilent
 	}
-	if err != nil {
-		return Fetched{}, fmt.Errorf("fetch from %q: %w", queue, err)
+	if a.err != nil {
+		a.settle()
+		a.err = fmt.Errorf("fetch from %q: %w", queue, a.err)
+		return a
 	}
-	return w.taken(ctx, l, n, reply)
+	l.open = false
+	a.request = l.request
+	l.request++
+	l.reading.Lock()
+	if a.reply[6] != int64(0) {
+		a.read() // a suspect: the next fetch must know of it
+	}
+	return a
 }
 
-// turn asks once. The lane's fetch is open until it is answered.
-func (w *Worker) turn(ctx context.Context, l *lane, n int, ends []End, answered func([]error)) ([]any, error) {
-	batch := l.lead(ctx, ends, answered)
+// Answer is Redis' answer to a Turn.
+type Answer struct {
+	worker *Worker
+	lane   *lane
+	ctx    context.Context //nolint:containedctx // of the Turn
+	n      int
+
+	batch   []*ending // to be told that they are written
+	request int64
+	reply   []any
+	err     error
+
+	done bool // it is read
+	got  Fetched
+}
+
+// More tells, before the answer is read, that the queue has further jobs to fetch.
+func (a *Answer) More() bool {
+	if a.err != nil {
+		return false
+	}
+	left, _ := a.reply[2].(int64)
+	held, _ := a.reply[5].(int64)
+	return left > held && a.reply[3] == int64(0)
+}
+
+// Read tells the ends that they are written and takes up the jobs.
+func (a *Answer) Read() (Fetched, error) {
+	if a.err == nil && !a.done {
+		a.read()
+	}
+	return a.got, a.err
+}
+
+func (a *Answer) read() {
+	defer a.lane.reading.Unlock()
+	a.settle()
+	a.got, a.err = a.worker.sort(a.ctx, a.lane, a.n, a.request, a.reply)
+	a.done = true
+}
+
+func (a *Answer) settle() {
+	a.worker.settleEnds(a.lane, a.batch)
+	a.batch = nil
+}
+
+// ask asks once. The lane's fetch is open until it is answered.
+func (a *Answer) ask() {
+	w, l := a.worker, a.lane
 	how := takeBusy
 	if l.count() == 0 {
 		how = takeIdle
 	}
-	fetch := w.fetchCall(l, n, how, w.suspicion.reserve(l))
+	fetch := w.fetchCall(l, a.n, how, w.suspicion.reserve(l))
 	l.open = true
-	if batch == nil {
-		w.client.run(ctx, fetch)
+	if len(a.batch) == 0 {
+		w.client.run(a.ctx, fetch)
 	} else {
-		w.runWithEnds(ctx, l, fetch, batch)
+		a.askWithEnds(fetch)
 	}
-	return fetchReply(fetch.reply)
+	a.reply, a.err = fetchReply(fetch.reply)
 }
 
-// runWithEnds sends a fetch behind ends. Ends that Redis has not answered are asked for again, without the fetch.
-func (w *Worker) runWithEnds(ctx context.Context, l *lane, fetch *call, batch []*ending) {
+// askWithEnds sends the fetch behind ends. Ends that Redis has not answered are asked for again, without the fetch.
+func (a *Answer) askWithEnds(fetch *call) {
+	w, l, batch := a.worker, a.lane, a.batch
 	l.endRequest++
 	request := l.endRequest
 	ends := w.finishCalls(l, request, batch)
-	w.client.run(ctx, append(callsOf(ends), fetch)...)
-	if finished(ends) != nil {
-		go func() {
-			w.write(l, request, batch)
-			w.settleEnds(l, batch)
-			l.ending.stepDown()
-		}()
+	w.client.run(a.ctx, append(callsOf(ends), fetch)...)
+	if finished(ends) == nil {
+		l.ending.stepDown()
 		return
 	}
-	w.settleEnds(l, batch)
-	l.ending.stepDown()
+	a.batch = nil
+	go func() {
+		w.write(l, request, batch)
+		w.settleEnds(l, batch)
+		l.ending.stepDown()
+	}()
 }
 
 // How fetch.lua takes the worker's state.
@@ -144,14 +202,6 @@ func fetchReply(cmd *redis.Cmd) ([]any, error) {
 	return reply, err
 }
 
-// taken ends the lane's fetch with its answer.
-func (w *Worker) taken(ctx context.Context, l *lane, n int, reply []any) (Fetched, error) {
-	l.open = false
-	got, err := w.sort(ctx, l, n, reply)
-	l.request++
-	return got, err
-}
-
 // fetchedJob is a job and its message in one piece of memory.
 type fetchedJob struct {
 	job     Job
@@ -162,14 +212,14 @@ type fetchedJob struct {
 const fetchedAtOnce = 8
 
 // sort tells the jobs that can run from those that can't.
-func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched, error) {
+func (w *Worker) sort(ctx context.Context, l *lane, n int, request int64, reply []any) (Fetched, error) {
 	var head [fetchHead]int64
 	for i := range head {
 		head[i], _ = reply[i].(int64)
 	}
 	out := Fetched{Now: clock(head[0], head[1]), Left: int(head[2] - head[5]), Paused: head[3] == 1, Orphans: int(head[4]), HeldBack: int(head[5])}
 
-	mark := wire.NewMark(head[7], l.request)
+	mark := wire.NewMark(head[7], request)
 	count := (len(reply) - fetchHead) / 2
 	jobs := make([]*Job, 0, count)
 	var ends []End
@@ -183,7 +233,7 @@ func (w *Worker) sort(ctx context.Context, l *lane, n int, reply []any) (Fetched
 		}
 		job, msg := &room[0].job, &room[0].message
 		room = room[1:]
-		*job = Job{ID: id, Queue: l.queue, Attempt: l.request<<10 + n, mark: mark} // a fetch brings no more than MaxBatch
+		*job = Job{ID: id, Queue: l.queue, Attempt: request<<10 + n, mark: mark} // a fetch brings no more than MaxBatch
 		if n+1 == head[6] {
 			w.suspicion.fall(job)
 		}

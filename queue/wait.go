@@ -205,7 +205,11 @@ func (t *Waiter) behind(l *lane, n int, fetch *call) (Fetched, error) {
 	case err != nil:
 		return Fetched{}, err
 	}
-	return t.worker.taken(t.ctx, l, n, reply)
+	l.open = false
+	l.request++
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	return t.worker.sort(t.ctx, l, n, l.request-1, reply)
 }
 
 // poll looks without a write, which a full Redis refuses.

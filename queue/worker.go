@@ -56,6 +56,7 @@ type lane struct {
 	fetching sync.Mutex // one fetch at a time: the first answer of a request is found by its number alone
 	request  int64      // of the fetch that was not answered yet, or the next
 	open     bool       // a fetch was asked for and not answered: it may have taken jobs
+	reading  sync.Mutex // an answer is to be read: the next one must wait
 
 	mu       sync.Mutex
 	held     map[string]*Job // by id: between their Fetch and their Finish

@@ -95,10 +95,9 @@ func (p *pool) conclude(a *attempt, cause, err error) {
 		p.unanswered++
 		a.lane.addEnds(end)
 	}
-	stopping, slots := p.stopping, len(p.runners.todo) == 0                               // else the runner that takes the last one tells
-	rides := p.most > wholeFetch && !p.dispatched && (a.lane.state == laneReady || a.lane.state == laneFetching) // a fetch takes the end along
+	stopping, starting, rides := p.stopping, len(p.runners.todo) > 0, p.rides(a.lane)
 	p.mu.Unlock()
-	if slots {
+	if !starting { // else the runner that takes the last one tells of the slots
 		notify(p.wake)
 	}
 	if !rides {

@@ -14,6 +14,7 @@ import (
 func (p *pool) dispatch(ctx context.Context) {
 	var fetching sync.WaitGroup
 	defer p.undispatched()
+	defer p.readers.Wait()
 	defer fetching.Wait()
 	for {
 		n, lanes := p.next()
@@ -44,7 +45,7 @@ func fetchSizes(slots int) (enough, most int) {
 		return slots, slots
 	}
 	most = max(wholeFetch, slots/2)
-	return most / 2, most
+	return most / 4, most
 }
 
 // next are the slots to fill and the lanes to fill them from.
@@ -200,7 +201,37 @@ func (p *pool) reserve(l *lane, n int) {
 // fetch takes up to n jobs, whose slots are reserved, and starts them. It answers how many. The queue's ends go along.
 func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
 	batch := p.riders(l)
-	got, err := p.queue.Turn(p.fetches, l.name, n, endsOf(batch), func(errs []error) { p.answered(batch, errs) })
+	answer := p.queue.Turn(p.fetches, l.name, n, endsOf(batch), func(errs []error) { p.answered(batch, errs) })
+	if p.goOn(l, answer) {
+		p.readers.Go(func() {
+			got, err := answer.Read()
+			p.receive(ctx, l, n, got, err)
+		})
+		return n
+	}
+	got, err := answer.Read()
+	p.receive(ctx, l, n, got, err)
+	p.judge(l, got, err)
+	notify(p.wake) // slots came back, and dispatch may have stopped waiting for this answer
+	return len(got.Jobs)
+}
+
+// goOn tells that the next fetch may go out while this one's answer is read. So Redis has work meanwhile.
+func (p *pool) goOn(l *lane, answer *queue.Answer) bool {
+	if len(p.lanes) > 1 || !answer.More() {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.room() < p.enough {
+		return false
+	}
+	l.state, l.failures = laneReady, 0
+	return true
+}
+
+// receive starts the jobs that a fetch has brought.
+func (p *pool) receive(ctx context.Context, l *lane, n int, got queue.Fetched, err error) {
 	if err != nil {
 		p.redis.failed("fetch from "+l.name, err)
 	} else {
@@ -208,9 +239,6 @@ func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
 	}
 	p.tell(l, got)
 	p.start(ctx, l, n, got.Jobs)
-	p.judge(l, got, err)
-	notify(p.wake) // slots came back, and dispatch may have stopped waiting for this answer
-	return len(got.Jobs)
 }
 
 func (p *pool) tell(l *lane, got queue.Fetched) {

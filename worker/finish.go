@@ -42,11 +42,17 @@ func (p *pool) finish(ctx context.Context, l *lane) {
 	}
 }
 
+// rides tells whether a fetch will take the ends of a queue along, if nothing changes: a call less. With few slots it is the fetch that everything
+// waits for: then ends go beside it.
+func (p *pool) rides(l *lane) bool {
+	return p.most > wholeFetch && !p.dispatched && (l.state == laneReady || l.state == laneFetching)
+}
+
 // riders are the ends that go along with a fetch: much of a call's cost does not depend on how many they are, so few wait for a later one.
 func (p *pool) riders(l *lane) []ending {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.most <= wholeFetch || len(l.ends) < gatherBelow && time.Since(l.oldest) < gatherTime {
+	if !p.rides(l) || len(l.ends) < gatherBelow && time.Since(l.oldest) < gatherTime {
 		return nil
 	}
 	return l.takeEnds()

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/bellhop-dev/bellhop/queue"
@@ -86,6 +87,9 @@ func (p *pool) woken(ctx context.Context, l *lane, got queue.Fetched) bool {
 	p.free -= n
 	p.mu.Unlock()
 	p.start(ctx, l, n, got.Jobs[:n])
+	if n > 0 {
+		runtime.Gosched() // they start before this goroutine waits again
+	}
 	p.handBack(got.Jobs[n:])
 	return got.Paused || len(got.Jobs) > 0 && got.Left == 0 && got.HeldBack == 0
 }

@@ -25,6 +25,7 @@ type pool struct {
 	// Of dispatch alone.
 	enough, most int // see fetchSizes
 	nextLanes    []*lane
+	readers      sync.WaitGroup // of answers
 
 	wake chan struct{} // tells dispatch that slots or lanes have changed
 
