@@ -13,6 +13,9 @@ const (
 	// gatherBelow is a batch that is worth waiting for more: much of a call's cost does not depend on how many ends it has.
 	gatherBelow = 64
 
+	// rideFrom is a number of ends that a fetch takes along whenever it goes out.
+	rideFrom = 16
+
 	// gatherTime is how long a busy queue's ends wait for others. Their slots are free already.
 	gatherTime = 500 * time.Microsecond
 )
@@ -42,17 +45,17 @@ func (p *pool) finish(ctx context.Context, l *lane) {
 	}
 }
 
-// rides tells whether a fetch will take the ends of a queue along, if nothing changes: a call less. With few slots it is the fetch that everything
-// waits for: then ends go beside it.
+// rides tells whether a fetch is to take the ends of a queue along, which saves a call. Ends that are worth a call of their own go beside the
+// fetches, so that Redis always has one of both at hand. With few slots it is the fetch that everything waits for: they go beside it, too.
 func (p *pool) rides(l *lane) bool {
-	return p.most > wholeFetch && !p.dispatched && (l.state == laneReady || l.state == laneFetching)
+	return p.most > wholeFetch && !p.dispatched && len(l.ends) < gatherBelow && (l.state == laneReady || l.state == laneFetching)
 }
 
-// riders are the ends that go along with a fetch: much of a call's cost does not depend on how many they are, so few wait for a later one.
+// riders are the ends that go along with a fetch. Few of them wait for a later one, but not for long.
 func (p *pool) riders(l *lane) []ending {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.rides(l) || len(l.ends) < gatherBelow && time.Since(l.oldest) < gatherTime {
+	if !p.rides(l) || len(l.ends) < rideFrom && time.Since(l.oldest) < gatherTime {
 		return nil
 	}
 	return l.takeEnds()
