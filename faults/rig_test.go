@@ -293,7 +293,7 @@ func (r *rig) dump() {
 	for _, key := range []string{wire.LeaseKey(q), wire.BeatsKey(q), wire.RetryKey(q)} {
 		r.t.Logf("%s: %v", key, r.rdb.ZRangeWithScores(ctx, key, 0, 20).Val())
 	}
-	r.t.Logf("owners: %v; watcher: %s; keeper: %s", r.rdb.HGetAll(ctx, wire.OwnersKey(q)).Val(),
+	r.t.Logf("marks: %v; watcher: %s; keeper: %s", r.rdb.HGetAll(ctx, wire.MarksKey(q)).Val(),
 		r.rdb.Get(ctx, wire.WatcherKey(q)).Val(), r.rdb.Get(ctx, wire.KeeperKey(q)).Val())
 }
 

@@ -101,7 +101,7 @@ func (w *Worker) newBeat(l *lane) *beat {
 	}
 	b.call = &call{
 		script: beatScript,
-		keys:   []string{wire.LeaseKey(l.queue), wire.OwnersKey(l.queue), wire.BeatsKey(l.queue), wire.KeeperKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue)},
+		keys:   []string{wire.LeaseKey(l.queue), wire.MarksKey(l.queue), wire.BeatsKey(l.queue), wire.KeeperKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue)},
 		args:   args,
 	}
 	return b
@@ -137,7 +137,7 @@ func (w *Worker) Leave(ctx context.Context) error {
 	}
 	calls := make([]*call, len(w.names))
 	for i, q := range w.names {
-		keys := []string{wire.BeatsKey(q), wire.KeeperKey(q), wire.CallsKey(q), wire.WatchKey(q), wire.WatcherKey(q), wire.OwnersKey(q)}
+		keys := []string{wire.BeatsKey(q), wire.KeeperKey(q), wire.CallsKey(q), wire.WatchKey(q), wire.WatcherKey(q), wire.MarksKey(q)}
 		calls[i] = &call{script: leaveScript, keys: keys, args: []any{w.id, wire.AliveChannel(""), q}}
 	}
 	w.client.run(ctx, calls...)

@@ -2,7 +2,7 @@
 -- A worker's sign of life: it extends the leases of the jobs that it owns. It takes the keeping of the queue if nobody has it.
 --
 -- KEYS[1] asynq:{q}:lease
--- KEYS[2] bellhop:{q}:owners
+-- KEYS[2] bellhop:{q}:marks
 -- KEYS[3] bellhop:{q}:beats
 -- KEYS[4] bellhop:{q}:keeper
 -- KEYS[5] bellhop:{q}:watch

@@ -9,7 +9,7 @@
 -- KEYS[2] asynq:{q}:archived
 -- KEYS[3] asynq:{q}:lease
 -- KEYS[4] asynq:{q}:active
--- KEYS[5] bellhop:{q}:owners
+-- KEYS[5] bellhop:{q}:marks
 -- KEYS[6] asynq:{q}:pending
 -- KEYS[7] bellhop:{q}:beats
 -- KEYS[8] bellhop:{q}:calls
@@ -67,10 +67,10 @@ local names = false
 local function owner_of(mark)
 	if not names then
 		names = {}
-		local owners = redis.call("HGETALL", KEYS[5])
-		for i = 1, #owners, 2 do
-			if owners[i] ~= "" then
-				names[number_of(owners[i + 1])] = owners[i]
+		local workers = redis.call("HGETALL", KEYS[5])
+		for i = 1, #workers, 2 do
+			if workers[i] ~= "" then
+				names[number_of(workers[i + 1]) or 0] = workers[i]
 			end
 		end
 	end

@@ -5,7 +5,7 @@
 -- KEYS[1] asynq:{q}:active
 -- KEYS[2] asynq:{q}:lease
 -- KEYS[3] asynq:{q}:processed
--- KEYS[4] bellhop:{q}:owners
+-- KEYS[4] bellhop:{q}:marks
 -- KEYS[5] bellhop:{q}:calls
 -- KEYS[6] bellhop:{q}:awaited
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:

@@ -187,7 +187,7 @@ func (w *Worker) fetchCall(l *lane, n, how, suspects int) *call {
 		script: fetchScript,
 		keys: []string{
 			wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
-			wire.OwnersKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
+			wire.MarksKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
 			wire.BeatsKey(l.queue), wire.SuspectsKey(l.queue),
 		},
 		args: append(args, lost...),

@@ -8,7 +8,7 @@
 -- KEYS[2] asynq:{q}:active
 -- KEYS[3] asynq:{q}:lease
 -- KEYS[4] asynq:{q}:paused
--- KEYS[5] bellhop:{q}:owners
+-- KEYS[5] bellhop:{q}:marks
 -- KEYS[6] bellhop:{q}:watch
 -- KEYS[7] bellhop:{q}:watcher
 -- KEYS[8] bellhop:{q}:beats
@@ -112,7 +112,7 @@ if not number then
 	-- The next one that nobody has.
 	local taken, most = {}, marks / fetch_marks - 1
 	for _, other in ipairs(call("HVALS", KEYS[5])) do
-		taken[tonumber(string.match(other, "^%d+"))] = true
+		taken[tonumber(string.match(other, "^%d+") or 0)] = true
 	end
 	for _ = 1, most do
 		number = (call("HINCRBY", KEYS[5], "", 1) - 1) % most + 1

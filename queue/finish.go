@@ -301,7 +301,7 @@ func newestFirst(ends []*ending) {
 func doneKeys(queue string) []string {
 	return []string{
 		wire.ActiveKey(queue), wire.LeaseKey(queue), wire.ProcessedTotalKey(queue),
-		wire.OwnersKey(queue), wire.CallsKey(queue), wire.AwaitedKey(queue),
+		wire.MarksKey(queue), wire.CallsKey(queue), wire.AwaitedKey(queue),
 	}
 }
 
@@ -309,7 +309,7 @@ func finishKeys(queue string) []string {
 	return []string{
 		wire.PendingKey(queue), wire.ActiveKey(queue), wire.LeaseKey(queue), wire.RetryKey(queue), wire.ArchivedKey(queue),
 		wire.CompletedKey(queue), wire.ProcessedTotalKey(queue), wire.FailedTotalKey(queue),
-		wire.OwnersKey(queue), wire.CallsKey(queue), wire.DueKey(queue), wire.AlarmKey(queue), wire.UndecodableKey(queue),
+		wire.MarksKey(queue), wire.CallsKey(queue), wire.DueKey(queue), wire.AlarmKey(queue), wire.UndecodableKey(queue),
 		wire.AwaitedKey(queue),
 	}
 }

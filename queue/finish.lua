@@ -11,7 +11,7 @@
 -- KEYS[6]  asynq:{q}:completed
 -- KEYS[7]  asynq:{q}:processed
 -- KEYS[8]  asynq:{q}:failed
--- KEYS[9]  bellhop:{q}:owners
+-- KEYS[9]  bellhop:{q}:marks
 -- KEYS[10] bellhop:{q}:calls
 -- KEYS[11] bellhop:{q}:due
 -- KEYS[12] bellhop:{q}:alarm

@@ -46,7 +46,7 @@ type Cleaned struct {
 // Clean removes what has expired from a queue, some hundred jobs a call. Any worker may call it at any time.
 func (c *Client) Clean(ctx context.Context, queue string) (Cleaned, error) {
 	keys := []string{
-		wire.CompletedKey(queue), wire.ArchivedKey(queue), wire.LeaseKey(queue), wire.ActiveKey(queue), wire.OwnersKey(queue),
+		wire.CompletedKey(queue), wire.ArchivedKey(queue), wire.LeaseKey(queue), wire.ActiveKey(queue), wire.MarksKey(queue),
 		wire.PendingKey(queue), wire.BeatsKey(queue), wire.CallsKey(queue),
 	}
 	reply, err := c.do(ctx, cleanScript, keys, wire.JobPrefix(queue), cleanBatch).Int64Slice()

@@ -1,4 +1,4 @@
--- Reading leases and their owners, for scripts that don't run for each batch of jobs: making a function costs about as much as a command.
+-- Reading leases and marks, for scripts that don't run for each batch of jobs: making a function costs about as much as a command.
 
 -- The mark of a lease, 0 for a stock server's. Few of a call's leases differ.
 local known_marks = {}
@@ -11,7 +11,7 @@ local function mark_of(score)
 	return mark
 end
 
--- The number in a worker's entry among the owners, nil if it has none.
-local function number_of(owner)
-	return tonumber(string.match(owner or "", "^%d+") or nil)
+-- The number in a worker's entry of bellhop:{q}:marks, nil if it has none.
+local function number_of(entry)
+	return tonumber(string.match(entry or "", "^%d+") or nil)
 end

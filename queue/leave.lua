@@ -7,7 +7,7 @@
 -- KEYS[3] bellhop:{q}:calls
 -- KEYS[4] bellhop:{q}:watch
 -- KEYS[5] bellhop:{q}:watcher
--- KEYS[6] bellhop:{q}:owners
+-- KEYS[6] bellhop:{q}:marks
 -- ARGV[1] worker
 -- ARGV[2] prefix of the workers' alive channels
 -- ARGV[3] queue

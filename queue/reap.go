@@ -59,7 +59,7 @@ type Reaped struct {
 // that has not crashed, but stands still: then nothing is counted.
 func (c *Client) Reap(ctx context.Context, queue string, beat LastBeat, maxCrashes int) (jobs []Reaped, alive bool, err error) {
 	keys := []string{
-		wire.PendingKey(queue), wire.ActiveKey(queue), wire.LeaseKey(queue), wire.OwnersKey(queue), wire.BeatsKey(queue),
+		wire.PendingKey(queue), wire.ActiveKey(queue), wire.LeaseKey(queue), wire.MarksKey(queue), wire.BeatsKey(queue),
 		wire.CallsKey(queue), wire.KeeperKey(queue), wire.WatchKey(queue), wire.WatcherKey(queue), wire.SuspectsKey(queue),
 		wire.ArchivedKey(queue), wire.ProcessedTotalKey(queue), wire.FailedTotalKey(queue), wire.AwaitedKey(queue),
 	}
@@ -150,14 +150,14 @@ func (c *Client) holdings(ctx context.Context, worker string) (holdings, error) 
 	numbers := make([]*redis.StringCmd, len(served))
 	leases := make([]*redis.ZSliceCmd, len(served))
 	if err := c.pipelined(ctx, len(served), func(p redis.Pipeliner, i int) {
-		numbers[i] = p.HGet(ctx, wire.OwnersKey(served[i]), worker)
+		numbers[i] = p.HGet(ctx, wire.MarksKey(served[i]), worker)
 		leases[i] = p.ZRangeWithScores(ctx, wire.LeaseKey(served[i]), 0, -1)
 	}); err != nil {
 		return holdings{}, err
 	}
 	var jobs []string
 	for i, queue := range served {
-		number := wire.OwnerNumber(numbers[i].Val())
+		number := wire.MarkNumber(numbers[i].Val())
 		if number == 0 {
 			continue // it has never fetched there
 		}

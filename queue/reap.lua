@@ -9,7 +9,7 @@
 -- KEYS[1]  asynq:{q}:pending
 -- KEYS[2]  asynq:{q}:active
 -- KEYS[3]  asynq:{q}:lease
--- KEYS[4]  bellhop:{q}:owners
+-- KEYS[4]  bellhop:{q}:marks
 -- KEYS[5]  bellhop:{q}:beats
 -- KEYS[6]  bellhop:{q}:calls
 -- KEYS[7]  bellhop:{q}:keeper

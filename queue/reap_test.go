@@ -116,8 +116,8 @@ func TestAWorkerThatComesBackOwnsWhatItTakesThen(t *testing.T) {
 		if !errors.Is(errs[0], queue.ErrNotOwner) || errs[1] != nil {
 			t.Error(errs)
 		}
-		numbers := rdb.HGetAll(b.ctx, wire.OwnersKey(q)).Val()
-		if wire.OwnerNumber(numbers["heir"]) == 0 || wire.OwnerNumber(numbers["heir"]) == wire.OwnerNumber(numbers[b.worker.ID()]) {
+		numbers := rdb.HGetAll(b.ctx, wire.MarksKey(q)).Val()
+		if wire.MarkNumber(numbers["heir"]) == 0 || wire.MarkNumber(numbers["heir"]) == wire.MarkNumber(numbers[b.worker.ID()]) {
 			t.Errorf("numbers %v", numbers)
 		}
 	})
@@ -135,10 +135,10 @@ func TestWorkersNumbersDiffer(t *testing.T) {
 				taken = append(taken, fmt.Sprint("worker", n), fmt.Sprint(n, " session-f1"))
 			}
 		}
-		rdb.HSet(b.ctx, wire.OwnersKey(q), taken...)
+		rdb.HSet(b.ctx, wire.MarksKey(q), taken...)
 		b.fetchAs(b.other("one"), 1)
 		b.fetchAs(b.other("two"), 1)
-		if one, two := rdb.HGet(b.ctx, wire.OwnersKey(q), "one").Val(), rdb.HGet(b.ctx, wire.OwnersKey(q), "two").Val(); wire.OwnerNumber(one) != 17 || wire.OwnerNumber(two) != 18 {
+		if one, two := rdb.HGet(b.ctx, wire.MarksKey(q), "one").Val(), rdb.HGet(b.ctx, wire.MarksKey(q), "two").Val(); wire.MarkNumber(one) != 17 || wire.MarkNumber(two) != 18 {
 			t.Errorf("numbers %s and %s", one, two)
 		}
 		b.enqueue("c")

@@ -34,8 +34,8 @@ func (m Mark) Worker() int64 { return int64(m) / fetchMarks }
 // Lease is the score of a lease that ends at a Unix second.
 func (m Mark) Lease(second int64) float64 { return float64(second) + float64(m)/marks }
 
-// OwnerNumber is the number in a worker's entry of OwnersKey, 0 if there is none.
-func OwnerNumber(entry string) int64 {
+// MarkNumber is the number in a worker's entry of MarksKey, 0 if there is none.
+func MarkNumber(entry string) int64 {
 	number, _, _ := strings.Cut(entry, " ")
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {

@@ -1,8 +1,8 @@
 package wire
 
-// OwnersKey is the hash of the workers that run jobs: worker -> "<number> <last fetch>". The number stands in the leases of its jobs, see
+// MarksKey is the hash of the workers that run jobs: worker -> "<number> <last fetch>". The number stands in the leases of its jobs, see
 // Mark; a last fetch that is sent again gets the first answer. The field "" holds the last number given.
-func OwnersKey(queue string) string { return OwnPrefix(queue) + "owners" }
+func MarksKey(queue string) string { return OwnPrefix(queue) + "marks" }
 
 // CallsKey is the hash of each worker's last finish, so that a resent request gets the first answer.
 func CallsKey(queue string) string { return OwnPrefix(queue) + "calls" }
