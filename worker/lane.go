@@ -106,13 +106,6 @@ func (p *pool) passWatches() {
 	}
 }
 
-// hasFree tells whether a job that came now could start.
-func (p *pool) hasFree() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.room() > 0
-}
-
 // room is how many jobs can be taken. The ends that Redis has not confirmed count against it only beyond a bound.
 func (p *pool) room() int {
 	return min(p.free, max(p.w.cfg.Concurrency, minBacklog)-p.unanswered)
