@@ -165,7 +165,7 @@ func BenchmarkPickUp(b *testing.B) {
 	go func() {
 		defer close(stopped)
 		for {
-			got, err := waiter.Wait("bench", one)
+			got, err := waiter.Wait("bench", always)
 			if err == nil && len(got.Jobs) == 0 {
 				got, err = w.Fetch(b.Context(), "bench", 1)
 			}

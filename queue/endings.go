@@ -14,6 +14,7 @@ type ending struct {
 	ctx      context.Context //nolint:containedctx // its caller's: the values of the first one go with the batch
 	end      End
 	err      error
+	known    bool        // Redis has answered: err is what it said
 	answered atomic.Bool // err is set
 	of       *finishing
 }
@@ -140,7 +141,7 @@ func (w *Worker) write(l *lane, request int64, batch []*ending) {
 			continue
 		}
 		for _, e := range batch {
-			if e.err == nil {
+			if e.err == nil && !e.known {
 				e.err = fmt.Errorf("end job %s of queue %q: %w", e.end.job.ID, l.queue, err)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -55,6 +56,7 @@ func (w *Worker) Turn(ctx context.Context, queue string, n int, ends []End, answ
 		err = fmt.Errorf("fetch from %q: %d jobs asked for", queue, n)
 	}
 	if err != nil {
+		refuse(ends, answered, err)
 		return &Answer{err: err}
 	}
 	l.fetching.Lock()
@@ -64,7 +66,9 @@ func (w *Worker) Turn(ctx context.Context, queue string, n int, ends []End, answ
 	a.ask()
 	if a.err == nil && a.reply[3] == int64(mustBeat) {
 		a.settle()
-		w.beat(ctx, func(other *lane) bool { return other == l }) // its failure shows below
+		for _, beaten := range w.beat(ctx, func(other *lane) bool { return other == l }) { // its failure shows below
+			l.tellAgain(beaten.Lost)
+		}
 		a.ask()
 	}
 	if a.err == nil && a.reply[3] == int64(mustBeat) {
@@ -79,13 +83,20 @@ func (w *Worker) Turn(ctx context.Context, queue string, n int, ends []End, answ
 	a.request = l.request
 	l.request++
 	l.reading.Lock()
+	l.unread.Store(true)
 	if a.reply[6] != int64(0) {
 		a.read() // a suspect: the next fetch must know of it
 	}
 	return a
 }
 
-// Answer is Redis' answer to a Turn.
+func refuse(ends []End, answered func([]error), err error) {
+	if len(ends) > 0 {
+		answered(slices.Repeat([]error{err}, len(ends)))
+	}
+}
+
+// Answer is Redis' answer to a Turn. Until it is read, the next Turn of the queue can't return.
 type Answer struct {
 	worker *Worker
 	lane   *lane
@@ -121,6 +132,7 @@ func (a *Answer) Read() (Fetched, error) {
 
 func (a *Answer) read() {
 	defer a.lane.reading.Unlock()
+	defer a.lane.unread.Store(false)
 	a.settle()
 	a.got, a.err = a.worker.sort(a.ctx, a.lane, a.n, a.request, a.reply)
 	a.done = true
@@ -135,7 +147,7 @@ func (a *Answer) settle() {
 func (a *Answer) ask() {
 	w, l := a.worker, a.lane
 	how := takeBusy
-	if l.count() == 0 {
+	if l.count() == 0 && !l.unread.Load() {
 		how = takeIdle
 	}
 	fetch := w.fetchCall(l, a.n, how, w.suspicion.reserve(l))
@@ -180,9 +192,13 @@ func (w *Worker) fetchCall(l *lane, n, how, suspects int) *call {
 	if _, _, has := l.mood(); has || how == takeWaiting {
 		watching = 1
 	}
-	args := make([]any, 0, 10+len(lost))
+	again := 0 // an earlier copy may be on its way
+	if l.open {
+		again = 1
+	}
+	args := make([]any, 0, 11+len(lost))
 	args = append(args, wire.JobPrefix(l.queue), w.id, l.name("f", l.request), wire.FetchMark(l.request), n, int(leaseTime/time.Second),
-		how, suspects, watching, len(lost))
+		how, suspects, watching, again, len(lost))
 	return &call{
 		script: fetchScript,
 		keys: []string{

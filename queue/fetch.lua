@@ -22,7 +22,8 @@
 -- ARGV[7] 0 if the worker holds jobs of the queue | 1 if it holds none | 2 if the request waited behind a blocking command
 -- ARGV[8] 1 if the worker's process holds no suspect
 -- ARGV[9] 1 if the worker has the queue's watch
--- ARGV[10] how many of the following ids are held back, then those ids
+-- ARGV[10] 1 if an earlier copy of the request may be on its way
+-- ARGV[11] how many of the following ids are held back, then those ids
 --
 -- Returns the seconds and microseconds of Redis' clock, the jobs left in pending, 0 | 1 if the queue is paused | 2 if the worker
 -- must beat first, the ids dropped, the ids held back, the place (from 1) of the suspect among the jobs or 0, the worker's number, 1 if the
@@ -90,25 +91,7 @@ if owner then
 	end
 end
 
-if paused then
-	reply[4] = 1
-	return reply
-elseif length == 0 then
-	return reply
-end
-
--- A worker is judged by its beats. A fetch counts as one only if there is no job that they speak for, and if it is new: who has left or
--- stands still takes nothing.
-local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local beat = ARGV[7] ~= "1" and tonumber(call("ZSCORE", KEYS[8], worker) or nil)
-if not beat and ARGV[7] ~= "2" then
-	call("ZADD", KEYS[8], now_ms, worker)
-elseif not beat or now_ms - beat > 10000 then
-	reply[4] = 2
-	return reply
-end
-
-if not number then
+if not number and ARGV[7] ~= "2" then
 	-- The next one that nobody has.
 	local taken, most = {}, marks / fetch_marks - 1
 	for _, other in ipairs(call("HVALS", KEYS[5])) do
@@ -124,20 +107,43 @@ if not number then
 	if not number then
 		return redis.error_reply("ERR the queue has as many workers as leases can tell apart")
 	end
+	call("HSET", KEYS[5], worker, number .. " " .. request)
 end
-reply[8] = number
+reply[8] = number or 0
+
+-- What was asked for with no answer, and now finds nothing, finds nothing later either: nobody would know of it.
+if ARGV[10] == "1" and number then
+	call("HSET", KEYS[5], worker, number .. " " .. request)
+end
+if paused then
+	reply[4] = 1
+	return reply
+elseif length == 0 then
+	return reply
+end
+
+-- A worker is judged by its beats. A fetch counts as one only if there is no job that they speak for, and if it is new: who has left or
+-- stands still takes nothing.
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local beat = ARGV[7] ~= "1" and tonumber(call("ZSCORE", KEYS[8], worker) or nil)
+if not beat and ARGV[7] ~= "2" then
+	call("ZADD", KEYS[8], now_ms, worker)
+elseif not beat or now_ms - beat > 10000 or ARGV[7] == "2" and not number then
+	reply[4] = 2
+	return reply
+end
 
 local held_back, room = false, ARGV[8] == "1"
-if ARGV[10] ~= "0" then
+if ARGV[11] ~= "0" then
 	held_back = {}
-	for i = 11, 10 + tonumber(ARGV[10]) do
+	for i = 12, 11 + tonumber(ARGV[11]) do
 		held_back[ARGV[i]] = true
 	end
 end
 
 -- Look at some more than are wanted, not at all of them: a call must not hold Redis for long.
 local ids, held = {}, {}
-local leases = {0, string.rep("-", 65)}
+local leases = {0, "{" .. string.rep("\0", 64)} -- no job's id
 local lease = string.format("%.17g", now[1] + ARGV[6] + (number * fetch_marks + ARGV[4]) / marks)
 local n, looks, at = 0, want + 1000, head
 while n < want and looks > 0 do

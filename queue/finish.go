@@ -230,23 +230,23 @@ func (w *Worker) finishCalls(l *lane, request int64, ends []*ending) []written {
 	return all
 }
 
-// finished reads the answers of the calls.
+// finished reads the answers of the calls. It fails if any has none: those of the others hold.
 func finished(all []written) error {
+	var fault error
 	for _, some := range all {
 		answers, err := some.answers()
 		if err != nil {
-			return err
-		}
-		if answers == "" {
-			continue // all are written
+			fault = err
+			continue
 		}
 		for i, e := range some.ends {
-			if answers[i] != '1' {
+			e.known = true
+			if answers != "" && answers[i] != '1' { // "" is that all are written
 				e.err = fmt.Errorf("end job %s: %w", e.end.job.ID, ErrNotOwner)
 			}
 		}
 	}
-	return nil
+	return fault
 }
 
 func (some written) answers() (string, error) {

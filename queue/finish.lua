@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Ends attempts: done, completed, retry, snooze, archived, handed back, set aside. What is simply done, with nothing to unlock or to keep, is
--- ended by done.lua. Nothing is changed for a job that the worker
--- does not own, or that it has fetched again since. A resent request gets the first answer.
+-- Ends attempts: completed, retry, snooze, archived, handed back, set aside. What is simply done, with nothing to unlock or to keep, is ended
+-- by done.lua. Nothing is changed for a job that the worker does not own, or that it has fetched again since. A resent request gets the first
+-- answer.
 --
 -- KEYS[1]  asynq:{q}:pending
 -- KEYS[2]  asynq:{q}:active

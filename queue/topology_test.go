@@ -37,7 +37,7 @@ func TestEveryScriptRunsOnClusterAndSentinel(t *testing.T) {
 				}
 			}
 			for _, name := range queues {
-				live(t, client, w, name, waiting(waiter, name, one))
+				live(t, client, w, name, waiting(waiter, name, always))
 			}
 			if err := w.Leave(t.Context()); err != nil {
 				t.Error(err)

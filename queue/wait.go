@@ -72,27 +72,27 @@ func dedicated(rdb redis.UniversalClient, conns int) (redis.UniversalClient, err
 		opts := *rdb.Options()
 		opts.PoolSize, opts.PipelinePoolSize, opts.MinIdleConns, opts.MaxIdleConns, opts.MaxActiveConns = conns, -1, 0, 0, 0
 		opts.ReadTimeout, opts.ReadOnly, opts.RouteByLatency, opts.RouteRandomly = watchTime, false, false, false
+		opts.MaxRedirects = -1 // a blocking command is not sent again behind our back
 		return redis.NewClusterClient(&opts), nil
 	}
 	return nil, fmt.Errorf("wait on a %T: not supported; use a Redis, Sentinel or Cluster address", rdb)
 }
 
-// Wait blocks until the queue has pending jobs and it is this worker's turn to look, and takes up to as many as want says. Slots may have
-// been given away by the time that jobs come: what can't start then is to be handed back. No job, and no error, means: Fetch.
+// Wait blocks until the queue has a pending job and it is this worker's turn to look, and takes it. Slots may have been given away by then:
+// what can't start is to be handed back. No job, and no error, means: Fetch.
 //
-// want is asked before the worker stands in line for long; Wait returns ErrBusy once it says 0. It fails only with ErrBusy or when the
+// free is asked before the worker stands in line for long; Wait returns ErrBusy once it says no. It fails only with ErrBusy or when the
 // Waiter is closed: Redis out of reach is waited for.
-func (t *Waiter) Wait(queue string, want func() int) (Fetched, error) {
+func (t *Waiter) Wait(queue string, free func() bool) (Fetched, error) {
 	l, err := t.worker.lane(queue)
 	if err != nil {
 		return Fetched{}, err
 	}
 	for {
-		n := min(want(), MaxBatch)
-		if n <= 0 {
+		if !free() {
 			return Fetched{}, t.busy(l)
 		}
-		got, woken, err := t.look(l, n)
+		got, woken, err := t.look(l)
 		switch {
 		case woken:
 			return got, nil
@@ -103,8 +103,17 @@ func (t *Waiter) Wait(queue string, want func() int) (Fetched, error) {
 		case err != nil:
 			t.sleep(retryTime)
 			t.mend(l)
+			if l.isOpen() {
+				return Fetched{}, nil // what a lost answer has taken must not wait for the next push
+			}
 		}
 	}
+}
+
+func (l *lane) isOpen() bool {
+	l.fetching.Lock()
+	defer l.fetching.Unlock()
+	return l.open
 }
 
 // mend sees to the watch after a failed command: its answer may have been lost, and the watch with it. What fails here is done
@@ -127,7 +136,7 @@ func (t *Waiter) busy(l *lane) error {
 }
 
 // look is one blocking command: true if it has found jobs, taken or not.
-func (t *Waiter) look(l *lane, n int) (Fetched, bool, error) {
+func (t *Waiter) look(l *lane) (Fetched, bool, error) {
 	paused, blocked, watching := l.mood()
 	switch {
 	case paused:
@@ -141,7 +150,18 @@ func (t *Waiter) look(l *lane, n int) (Fetched, bool, error) {
 	case !watching:
 		return Fetched{}, false, t.takeWatch(l)
 	}
-	return t.watch(l, n)
+	got, full, err := t.watch(l)
+	switch {
+	case len(got.Jobs) > 0 || err == nil && !full:
+		return got, true, nil
+	case full:
+		found, err := t.poll(l)
+		return got, found, err
+	case errors.Is(err, redis.Nil):
+		return got, false, nil
+	}
+	l.setWatching(t.ctx.Err() != nil) // interrupted by our own end, it is still ours to pass on
+	return got, false, err
 }
 
 // resumed looks every two seconds whether a queue is still paused. It can't be waited for: the pending list has jobs all the while.
@@ -166,41 +186,44 @@ func (t *Waiter) takeWatch(l *lane) error {
 	return err
 }
 
-// watch blocks on the pending list, with the fetch behind it.
-func (t *Waiter) watch(l *lane, n int) (Fetched, bool, error) {
+// watched is how many jobs a fetch takes that waits in Redis. A machine that vanishes takes them along, until it is missed; more are fetched.
+const watched = 1
+
+// watch blocks on the pending list, with the fetch behind it. It fails with redis.Nil if nothing came in time. full tells that Redis is:
+// then nothing can be waited for.
+func (t *Waiter) watch(l *lane) (got Fetched, full bool, err error) {
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
 	// It may have to wait for long, and keeps no other queue's fetch from a suspect meanwhile.
-	fetch := t.worker.fetchCall(l, n, takeWaiting, 0)
+	fetch := t.worker.fetchCall(l, watched, takeWaiting, 0)
 	pending := wire.PendingKey(l.queue)
 	pipe := t.rdb.Pipeline()
 	mine := pipe.Set(t.ctx, wire.WatcherKey(l.queue), t.worker.id, watchTime)
 	pushed := pipe.BLMove(t.ctx, pending, pending, "RIGHT", "RIGHT", blockTime)
 	fetch.reply = pipe.EvalSha(t.ctx, fetch.script.name(t.worker.client.plain.Load()), fetch.keys, fetch.args...)
+	before := l.open
 	l.open = true
 	_, _ = pipe.Exec(t.ctx)
 
-	got, err := t.behind(l, n, fetch)
-	switch err := errors.Join(mine.Err(), pushed.Err(), err); {
-	case len(got.Jobs) > 0 || pushed.Err() == nil:
-		return got, true, nil
-	case redis.HasErrorPrefix(mine.Err(), "OOM"):
-		found, err := t.poll(l)
-		return got, found, err
-	case errors.Is(pushed.Err(), redis.Nil) && mine.Err() == nil:
-		return got, false, nil
-	default:
-		l.setWatching(t.ctx.Err() != nil) // interrupted by our own end, it is still ours to pass on
-		return got, false, err
+	got, err = t.behind(l, fetch, before)
+	if redis.HasErrorPrefix(mine.Err(), "OOM") {
+		l.setWatching(true) // nobody else was told so
+		return got, true, err
 	}
+	for _, fault := range [...]error{err, mine.Err(), pushed.Err()} {
+		if fault != nil {
+			return got, false, fault
+		}
+	}
+	return got, false, nil
 }
 
 // behind reads the answer to the fetch behind a blocked command. What it has taken is ours, whatever failed beside it.
-func (t *Waiter) behind(l *lane, n int, fetch *call) (Fetched, error) {
+func (t *Waiter) behind(l *lane, fetch *call, open bool) (Fetched, error) {
 	reply, err := fetchReply(fetch.reply)
 	switch {
 	case err == nil && reply[3] == int64(mustBeat), isNoScript(err):
-		l.open = false // nothing was taken: a Fetch sees to it
+		l.open = open // this one has taken nothing: a Fetch sees to it
 		return Fetched{}, nil
 	case err != nil:
 		return Fetched{}, err
@@ -209,7 +232,7 @@ func (t *Waiter) behind(l *lane, n int, fetch *call) (Fetched, error) {
 	l.request++
 	l.reading.Lock()
 	defer l.reading.Unlock()
-	return t.worker.sort(t.ctx, l, n, l.request-1, reply)
+	return t.worker.sort(t.ctx, l, watched, l.request-1, reply)
 }
 
 // poll looks without a write, which a full Redis refuses.

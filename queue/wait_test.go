@@ -18,7 +18,7 @@ import (
 	"github.com/bellhop-dev/bellhop/queue"
 )
 
-func one() int { return 1 }
+func always() bool { return true }
 
 func (b *bundle) waiter(ctx context.Context, w *queue.Worker) *queue.Waiter {
 	b.t.Helper()
@@ -36,10 +36,10 @@ type wake struct {
 	err error
 }
 
-func waiting(w *queue.Waiter, name string, want func() int) <-chan wake {
+func waiting(w *queue.Waiter, name string, free func() bool) <-chan wake {
 	done := make(chan wake, 1)
 	go func() {
-		got, err := w.Wait(name, want)
+		got, err := w.Wait(name, free)
 		done <- wake{got, err}
 	}()
 	return done
@@ -80,7 +80,7 @@ func TestWaitIsWokenByAnyProducer(t *testing.T) {
 		stock := asynq.NewClientFromRedisClient(rdb)
 		waiter := b.waiter(b.ctx, b.worker)
 		b.worker.Beat(b.ctx)
-		b.fetch(1) // nothing, but Redis knows the script
+		b.fetch(1) // nothing, but the worker has a number
 		brought := 0
 		for name, push := range map[string]func() error{
 			"bellhop": func() error { return b.client.Enqueue(b.ctx, []queue.Entry{{Message: message("a")}})[0].Err },
@@ -89,7 +89,7 @@ func TestWaitIsWokenByAnyProducer(t *testing.T) {
 				return err
 			},
 		} {
-			done := waiting(waiter, q, one)
+			done := waiting(waiter, q, always)
 			b.watched()
 			if err := push(); err != nil {
 				t.Fatal(err)
@@ -111,7 +111,7 @@ func TestTheEndOfTheContextInterruptsWaiting(t *testing.T) {
 		ctx, cancel := context.WithCancel(b.ctx)
 		waiter := b.waiter(ctx, b.worker)
 		b.worker.Beat(b.ctx)
-		done := waiting(waiter, q, one)
+		done := waiting(waiter, q, always)
 		b.watched()
 		start := time.Now()
 		cancel()
@@ -135,7 +135,7 @@ func TestTheWatchOfTheDeadIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	b := setup(t, redistest.New(t))
 	b.rdb.Set(b.ctx, wire.WatcherKey(q), "the dead", 50*time.Millisecond)
-	done := waiting(b.waiter(b.ctx, b.worker), q, one)
+	done := waiting(b.waiter(b.ctx, b.worker), q, always)
 	eventually(t, "the watch expires", func() bool { return b.rdb.Exists(b.ctx, wire.WatcherKey(q)).Val() == 0 })
 	b.worker.Beat(b.ctx)
 	b.watched()
@@ -153,7 +153,7 @@ func TestWaitDoesNotSpinOnAPausedQueue(t *testing.T) {
 		t.Fatal("not paused")
 	}
 	before := commands(t, b.rdb)
-	done := waiting(waiter, q, one)
+	done := waiting(waiter, q, always)
 	select {
 	case w := <-done:
 		t.Fatalf("woken in a paused queue: %+v", w)
@@ -170,13 +170,14 @@ func TestABusyWorkerPassesTheWatchOn(t *testing.T) {
 	t.Parallel()
 	b := setup(t, redistest.New(t))
 	b.worker.Beat(b.ctx)
-	b.fetch(1) // nothing, but Redis knows the script
+	b.fetch(1) // nothing, but the worker has a number
 	waiter := b.waiter(b.ctx, b.worker)
-	first := waiting(waiter, q, one)
+	first := waiting(waiter, q, always)
 	b.watched()
 	heir := b.other("idle")
 	heir.Beat(b.ctx)
-	idle := waiting(b.waiter(b.ctx, heir), q, one)
+	b.fetchAs(heir, 1)
+	idle := waiting(b.waiter(b.ctx, heir), q, always)
 	b.enqueue("a")
 	b.finish(queue.Done(b.job(within(t, "the watcher takes the job", first))))
 
@@ -186,7 +187,7 @@ func TestABusyWorkerPassesTheWatchOn(t *testing.T) {
 	if woken.err != nil || len(woken.Jobs) != 1 || woken.Jobs[0].ID != "b" {
 		t.Fatalf("%+v", woken)
 	}
-	if _, err := waiter.Wait(q, func() int { return 0 }); !errors.Is(err, queue.ErrBusy) {
+	if _, err := waiter.Wait(q, func() bool { return false }); !errors.Is(err, queue.ErrBusy) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -202,14 +203,14 @@ func TestAFetchOfOneWhoHasGoneTakesNothing(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		b := setup(t, rdb)
 		b.worker.Beat(b.ctx)
-		b.fetch(1) // nothing, but Redis knows the script
+		b.fetch(1) // nothing, but the worker has a number
 		for name, befall := range map[string]func(){
 			"gone": func() { rdb.ZRem(b.ctx, wire.BeatsKey(q), b.worker.ID()) },
 			"silent": func() {
 				rdb.ZAdd(b.ctx, wire.BeatsKey(q), redis.Z{Score: float64(b.now().UnixMilli() - 10_500), Member: b.worker.ID()})
 			},
 		} {
-			done := waiting(b.waiter(b.ctx, b.worker), q, one)
+			done := waiting(b.waiter(b.ctx, b.worker), q, always)
 			b.eventuallyWatches(b.worker.ID())
 			befall()
 			b.enqueue(name)
@@ -233,17 +234,18 @@ func TestAPushWakesOneOfFifty(t *testing.T) {
 	var fetches, jobs atomic.Int64
 	var wg sync.WaitGroup
 	b.worker.Beat(b.ctx)
-	b.fetch(1) // nothing, but Redis knows the script
+	b.fetch(1) // nothing, but the worker has a number
 	fleet := make([]*queue.Worker, 50)
 	for i := range fleet {
 		fleet[i] = b.other(fmt.Sprintf("idle-%d", i))
 		fleet[i].Beat(b.ctx)
+		b.fetchAs(fleet[i], 1)
 	}
 	for _, w := range fleet {
 		waiter := b.waiter(ctx, w)
 		wg.Go(func() {
 			for {
-				got, err := waiter.Wait(q, one)
+				got, err := waiter.Wait(q, always)
 				if err != nil {
 					return
 				}

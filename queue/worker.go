@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bellhop-dev/bellhop/internal/wire"
@@ -57,6 +58,7 @@ type lane struct {
 	request  int64      // of the fetch that was not answered yet, or the next
 	open     bool       // a fetch was asked for and not answered: it may have taken jobs
 	reading  sync.Mutex // an answer is to be read: the next one must wait
+	unread   atomic.Bool
 
 	mu       sync.Mutex
 	held     map[string]*Job // by id: between their Fetch and their Finish
@@ -121,8 +123,11 @@ func (l *lane) hold(jobs []*Job) (ours, clashing []*Job) {
 	ours = jobs[:0]
 	for _, job := range jobs {
 		if earlier, ok := l.held[job.ID]; ok {
-			earlier.lost = true
-			clashing = append(clashing, job)
+			// The attempt of a fetch with the same mark, 512 fetches ago, is ours still: an answer that was asked for again names it too.
+			if earlier.mark != job.mark {
+				earlier.lost = true
+				clashing = append(clashing, job)
+			}
 			continue
 		}
 		l.held[job.ID] = job
@@ -143,6 +148,15 @@ func (l *lane) release(batch []*ending) {
 		if held, ok := l.held[job.ID]; ok && held.Attempt == job.Attempt {
 			delete(l.held, job.ID)
 		}
+	}
+}
+
+// tellAgain lets the next Beat name lost jobs once more.
+func (l *lane) tellAgain(jobs []*Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, job := range jobs {
+		job.told = false
 	}
 }
 

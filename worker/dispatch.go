@@ -36,7 +36,7 @@ func (p *pool) dispatch(ctx context.Context) {
 	}
 }
 
-// wholeFetch is how many slots are filled at once. Of more, a fetch fills half, so that these jobs run while Redis sees to the other half.
+// wholeFetch is how many slots are filled at once. Of many more, a fetch fills half, so that these jobs run while Redis sees to the other half.
 const wholeFetch = 32
 
 // fetchSizes are how many slots are worth a fetch without waiting for more, and the most that one fills.
@@ -201,11 +201,15 @@ func (p *pool) reserve(l *lane, n int) {
 // fetch takes up to n jobs, whose slots are reserved, and starts them. It answers how many. The queue's ends go along.
 func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
 	batch := p.riders(l)
+	stall := time.AfterFunc(stallTime, func() { p.stalled(l, true) })
 	answer := p.queue.Turn(p.fetches, l.name, n, endsOf(batch), func(errs []error) { p.answered(batch, errs) })
+	stall.Stop()
+	p.stalled(l, false)
 	if p.goOn(l, answer) {
 		p.readers.Go(func() {
 			got, err := answer.Read()
 			p.receive(ctx, l, n, got, err)
+			notify(p.wake) // slots may have come back
 		})
 		return n
 	}
@@ -214,6 +218,19 @@ func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
 	p.judge(l, got, err)
 	notify(p.wake) // slots came back, and dispatch may have stopped waiting for this answer
 	return len(got.Jobs)
+}
+
+// stallTime is how long ends wait for a fetch that is under way. One connection may stand still while the others don't.
+const stallTime = 20 * time.Millisecond
+
+// stalled notes that a fetch holds ends up, or no longer does.
+func (p *pool) stalled(l *lane, is bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.stalled = is && l.state == laneFetching
+	if l.stalled && len(l.ends) > 0 {
+		l.ring()
+	}
 }
 
 // goOn tells that the next fetch may go out while this one's answer is read. So Redis has work meanwhile.

@@ -46,9 +46,9 @@ func (p *pool) finish(ctx context.Context, l *lane) {
 }
 
 // rides tells whether a fetch is to take the ends of a queue along, which saves a call. Ends that are worth a call of their own go beside the
-// fetches, so that Redis always has one of both at hand. With few slots it is the fetch that everything waits for: they go beside it, too.
+// fetches, so that Redis always has one of both at hand. With few slots, twice wholeFetch, it is the fetch that everything waits for: they go beside it, too.
 func (p *pool) rides(l *lane) bool {
-	return p.most > wholeFetch && !p.dispatched && len(l.ends) < gatherBelow && (l.state == laneReady || l.state == laneFetching)
+	return p.most > wholeFetch && !p.dispatched && !l.stalled && len(l.ends) < gatherBelow && (l.state == laneReady || l.state == laneFetching)
 }
 
 // riders are the ends that go along with a fetch. Few of them wait for a later one, but not for long.

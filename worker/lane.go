@@ -18,9 +18,10 @@ type lane struct {
 	failures int           // of fetches, one after the other
 	empty    chan struct{} // tells wait that a fetch found nothing more
 
-	ends   []ending
-	oldest time.Time     // when the first of the ends came
-	ended  chan struct{} // tells finish that there are ends
+	ends    []ending
+	oldest  time.Time     // when the first of the ends came
+	stalled bool          // a fetch takes long: ends don't wait for it
+	ended   chan struct{} // tells finish that there are ends
 }
 
 type laneState int
@@ -54,7 +55,7 @@ func (p *pool) wait(ctx context.Context, l *lane) {
 
 // await waits once, and tells whether the queue is still to be waited for.
 func (p *pool) await(ctx context.Context, l *lane) bool {
-	got, err := p.waiter.Wait(l.name, p.wanted)
+	got, err := p.waiter.Wait(l.name, p.hasFree)
 	switch {
 	case err == nil && p.woken(ctx, l, got):
 		return true
@@ -67,15 +68,11 @@ func (p *pool) await(ctx context.Context, l *lane) bool {
 	return false
 }
 
-// wanted is how many jobs a queue may bring as soon as they come. The slots are not set aside for it: other queues may have filled them by
-// then. What finds none goes back.
-func (p *pool) wanted() int {
+// hasFree tells whether a job that came now could start. The slot is not set aside for it: another queue may have filled it by then.
+func (p *pool) hasFree() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.lanes) > 1 {
-		return min(p.room(), 1)
-	}
-	return p.room()
+	return p.room() > 0
 }
 
 // woken starts the jobs that a wait has brought, and tells whether they were all there are.

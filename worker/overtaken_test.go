@@ -2,9 +2,17 @@ package worker_test
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/internal/redistest"
 	"github.com/bellhop-dev/bellhop/internal/wire"
 	"github.com/bellhop-dev/bellhop/job"
 	"github.com/bellhop-dev/bellhop/worker"
@@ -125,4 +133,104 @@ func TestEndsAreWrittenWithoutAFetch(t *testing.T) {
 		receive(b, up)
 		b.atRest("default")
 	}
+}
+
+// lateLog takes its time for one message.
+type lateLog struct {
+	slog.Handler
+	message string
+	until   <-chan struct{}
+}
+
+func (l lateLog) Handle(ctx context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, l.message) {
+		<-l.until
+	}
+	return l.Handler.Handle(ctx, r)
+}
+
+func (l lateLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return lateLog{l.Handler.WithAttrs(attrs), l.message, l.until}
+}
+
+// Slots that come back late, with the answer of a fetch whose jobs could not run, are filled.
+func TestSlotsThatComeBackLateAreFilled(t *testing.T) {
+	t.Parallel()
+	b := newPoolBench(t)
+	for n := range 32 {
+		id := fmt.Sprint("bad", n)
+		b.rdb.HSet(t.Context(), wire.JobKey("default", id), "msg", "\xff\xff not a message", "state", "pending")
+		b.rdb.LPush(t.Context(), wire.PendingKey("default"), id)
+	}
+	for n := range 42 {
+		b.enqueue(n)
+	}
+	up, gate, logged := make(chan struct{}, 42), make(chan struct{}), make(chan struct{})
+	cfg := b.config()
+	cfg.Concurrency = 64
+	cfg.Logger = slog.New(lateLog{slog.NewTextHandler(t.Output(), nil), "can't run", logged})
+	b.start(cfg, echo.HandledBy(func(context.Context, payload) error { up <- struct{}{}; <-gate; return nil }))
+	for range 32 { // while the log holds up the bad ones' slots
+		receive(b, up)
+	}
+	close(logged)
+	for range 10 {
+		receive(b, up)
+	}
+	close(gate)
+	b.atRest("default")
+}
+
+// stallFetches holds a worker's fetches up, as a connection does that stands still.
+type stallFetches struct{ until atomic.Pointer[chan struct{}] }
+
+func (*stallFetches) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
+}
+func (*stallFetches) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (s *stallFetches) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		args := cmds[len(cmds)-1].Args()
+		fetch := len(args) > 12 && fmt.Sprint(args[2]) == "9" && strings.HasSuffix(fmt.Sprint(args[3]), ":pending")
+		if until := s.until.Load(); until != nil && fetch {
+			<-*until
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// Ends that were to go along with a fetch are written without it when it takes long.
+func TestEndsDoNotWaitForAFetchThatStandsStill(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	t.Cleanup(func() { _ = rdb.Close() })
+	stall := new(stallFetches)
+	rdb.AddHook(stall)
+	b := newBench(t, rdb, worker.EngineBellhop)
+	for n := range 200 {
+		b.enqueue(n)
+	}
+	up, gate := make(chan struct{}, 200), make(chan struct{}, 200)
+	cfg := b.config()
+	cfg.Concurrency = 128
+	b.start(cfg, echo.HandledBy(func(context.Context, payload) error { up <- struct{}{}; <-gate; return nil }))
+	for range 128 {
+		receive(b, up)
+	}
+	release := make(chan struct{})
+	stall.until.Store(&release)
+	for range 20 {
+		gate <- struct{}{}
+	}
+	b.eventually("the ends are written", func() bool {
+		n, _ := server.Admin().Get(t.Context(), wire.ProcessedTotalKey("default")).Int()
+		return n == 20
+	})
+	stall.until.Store(nil)
+	close(release)
+	for range 180 {
+		gate <- struct{}{}
+	}
+	b.atRest("default")
 }

@@ -89,13 +89,13 @@ func (p *pool) nextAttempt(came bool, wake chan struct{}) *attempt {
 			continue
 		}
 		call := p.runners.call(p.startRunner)
-		slots := len(p.runners.todo) == 0 && p.free > 0
+		last := len(p.runners.todo) == 0
 		p.mu.Unlock()
 		if call != nil {
 			call()
 		}
-		if slots {
-			notify(p.wake) // nothing waits to be started any more, and there are slots
+		if last {
+			notify(p.wake) // of slots and ends since: as long as something waited to be started, nobody told
 		}
 		return a
 	}
