@@ -33,6 +33,10 @@
 -- usually not there is asked for by one command.
 
 local call, pcall = redis.call, redis.pcall
+local length = call("LLEN", KEYS[1])
+if length == 0 and ARGV[7] == "2" and ARGV[10] == "0" then
+	return {0, 0, 0, 0, 0, 0, 0, 0, 1} -- nobody has pushed while it waited, as happens every few seconds
+end
 local now = call("TIME")
 local prefix, worker, request, want = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
 local reply = {tonumber(now[1]), tonumber(now[2]), 0, 0, 0, 0, 0, 0, 0}
@@ -43,7 +47,6 @@ if call("EXISTS", KEYS[4], KEYS[9]) > 0 then
 end
 
 -- Whoever finds jobs hands the watch on: the next idle worker looks while this one works.
-local length = call("LLEN", KEYS[1])
 if ARGV[9] == "1" and call("GET", KEYS[7]) == worker then
 	if length > 0 then
 		call("DEL", KEYS[7])
