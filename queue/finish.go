@@ -48,6 +48,9 @@ type End struct {
 	result []byte // nil leaves what is there
 }
 
+// Dead tells that the job ends with a failure, by Archive.
+func (e End) Dead() bool { return e.what == endArchive }
+
 // Job is the job that ends.
 func (e End) Job() *Job { return e.job }
 

@@ -81,7 +81,7 @@ func (p *pool) attempt(a *attempt, runner int64) {
 
 // conclude frees the attempt's slot and sends its end on its way.
 func (p *pool) conclude(a *attempt, cause, err error) {
-	end := p.ending(a, cause, err)
+	end, abandoned := p.ending(a, cause, err)
 	a.ctx.finish()
 	p.mu.Lock()
 	if !p.running.remove(a) { // it was handed back meanwhile
@@ -89,7 +89,7 @@ func (p *pool) conclude(a *attempt, cause, err error) {
 		return
 	}
 	p.free++
-	if end.abandoned {
+	if abandoned {
 		p.unstarted = append(p.unstarted, a.held) // all of them go back at once, to keep their order
 	} else {
 		p.unanswered++
@@ -108,43 +108,37 @@ func (p *pool) conclude(a *attempt, cause, err error) {
 	}
 }
 
-// ending is how an attempt ends in Redis.
-type ending struct {
-	end       queue.End
-	died      bool
-	abandoned bool // the job goes back
-}
-
-// ending judges an attempt by why its context has ended, nil if it has not, and by the handler's answer.
-func (p *pool) ending(a *attempt, cause, err error) ending {
+// ending judges an attempt by why its context has ended, nil if it has not, and by the handler's answer: how it ends in Redis, or that it was
+// abandoned and the job goes back.
+func (p *pool) ending(a *attempt, cause, err error) (end queue.End, abandoned bool) {
 	switch {
 	case errors.Is(cause, ErrLostOwnership):
 		// Redis refuses whatever we say. Saying it makes the queue forget the job here.
-		return ending{end: queue.HandBack(a.held)}
+		return queue.HandBack(a.held), false
 	case errors.Is(cause, ErrCancelled) && err != nil:
 		p.log.Info("job cancelled", "job", a.job.ID, "task", a.job.Task, "queue", a.job.Queue)
-		return ending{end: queue.Cancel(a.held)}
+		return queue.Cancel(a.held), false
 	case errors.Is(cause, ErrTimeout):
 		err = late(a, err)
 	}
 	v := p.w.verdict(&a.job, err)
 	if errors.Is(cause, ErrAbandoned) && !v.asked() {
-		return ending{abandoned: true}
+		return end, true
 	}
 	p.w.logVerdict(&a.job, v)
 	switch v.outcome {
 	case done:
-		return ending{end: queue.Complete(a.held, a.job.Result())}
+		return queue.Complete(a.held, a.job.Result()), false
 	case revoked:
-		return ending{end: queue.Done(a.held)}
+		return queue.Done(a.held), false
 	case snoozed:
-		return ending{end: queue.Snooze(a.held, v.wait)}
+		return queue.Snooze(a.held, v.wait), false
 	case putOff:
-		return ending{end: queue.Again(a.held, v.wait, v.text)}
+		return queue.Again(a.held, v.wait, v.text), false
 	case died:
-		return ending{end: queue.Archive(a.held, v.text), died: true}
+		return queue.Archive(a.held, v.text), false
 	}
-	return ending{end: queue.Retry(a.held, v.wait, v.text)}
+	return queue.Retry(a.held, v.wait, v.text), false
 }
 
 // late is the failure of an attempt that returned after its time. In time to answer for it, a handler may still discard or

@@ -202,7 +202,7 @@ func (p *pool) reserve(l *lane, n int) {
 func (p *pool) fetch(ctx context.Context, l *lane, n int) int {
 	batch := p.riders(l)
 	stall := time.AfterFunc(stallTime, func() { p.stalled(l, true) })
-	answer := p.queue.Turn(p.fetches, l.name, n, endsOf(batch), func(errs []error) { p.answered(batch, errs) })
+	answer := p.queue.Turn(p.fetches, l.name, n, batch, func(errs []error) { p.answered(l, batch, errs) })
 	stall.Stop()
 	p.stalled(l, false)
 	if p.goOn(l, answer) {

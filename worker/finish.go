@@ -40,8 +40,8 @@ func (p *pool) finish(ctx context.Context, l *lane) {
 		p.mu.Lock()
 		batch := l.takeEnds()
 		p.mu.Unlock()
-		p.answered(batch, p.queue.Finish(ctx, endsOf(batch)...))
 		last = len(batch)
+		p.answered(l, batch, p.queue.Finish(ctx, batch...))
 	}
 }
 
@@ -52,7 +52,7 @@ func (p *pool) rides(l *lane) bool {
 }
 
 // riders are the ends that go along with a fetch. Few of them wait for a later one, but not for long.
-func (p *pool) riders(l *lane) []ending {
+func (p *pool) riders(l *lane) []queue.End {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.rides(l) || len(l.ends) < rideFrom && time.Since(l.oldest) < gatherTime {
@@ -61,43 +61,37 @@ func (p *pool) riders(l *lane) []ending {
 	return l.takeEnds()
 }
 
-func endsOf(batch []ending) []queue.End {
-	ends := make([]queue.End, len(batch))
-	for i := range batch {
-		ends[i] = batch[i].end
-	}
-	return ends
-}
-
-func (l *lane) addEnds(ends ...ending) {
+func (l *lane) addEnds(ends ...queue.End) {
 	if len(l.ends) == 0 {
 		l.oldest = time.Now()
 	}
 	l.ends = append(l.ends, ends...)
 }
 
-func (l *lane) takeEnds() []ending {
+func (l *lane) takeEnds() []queue.End {
 	ends := l.ends
-	l.ends = nil
+	l.ends, l.spare = l.spare, nil
 	return ends
 }
 
-// answered counts what Redis has confirmed.
-func (p *pool) answered(batch []ending, errs []error) {
+// answered counts what Redis has confirmed. The batch is used again.
+func (p *pool) answered(l *lane, batch []queue.End, errs []error) {
 	for i, err := range errs {
-		held := batch[i].end.Job()
+		held := batch[i].Job()
 		switch {
 		case errors.Is(err, queue.ErrNotOwner):
 			p.log.Warn("the end of an attempt was refused: another worker has the job", "job", held.ID, "queue", held.Queue)
 		case err != nil:
 			p.log.Error("the end of an attempt was not written: the job runs again once its lease is over",
 				"job", held.ID, "queue", held.Queue, "err", err)
-		case batch[i].died:
+		case batch[i].Dead():
 			p.w.dead.Add(1)
 		}
 	}
 	p.mu.Lock()
 	p.unanswered -= len(batch)
+	clear(batch)
+	l.spare = batch[:0]
 	stopping := p.stopping
 	p.mu.Unlock()
 	notify(p.wake)

@@ -195,10 +195,10 @@ func (p *pool) abandon() {
 func (p *pool) handBack(jobs []*queue.Job) {
 	slices.SortFunc(jobs, func(a, b *queue.Job) int { return cmp.Compare(b.Attempt, a.Attempt) })
 	for _, l := range p.lanes {
-		var ends []ending
+		var ends []queue.End
 		for _, j := range jobs {
 			if j.Queue == l.name {
-				ends = append(ends, ending{end: queue.HandBack(j)})
+				ends = append(ends, queue.HandBack(j))
 			}
 		}
 		if len(ends) > 0 {
