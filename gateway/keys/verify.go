@@ -39,8 +39,8 @@ func (s *Store) Verify(ctx context.Context, text string) (Key, error) {
 type known struct {
 	key     Key
 	hash    [sha256.Size]byte
-	none    bool         // stands for a key that is not there
-	touched atomic.Int64 // Unix seconds of this process' last note of its use
+	none    bool          // stands for a key that is not there
+	touched *atomic.Int64 // Unix seconds of this process' last note of its use; the same one when the key is read again
 }
 
 // nobody is compared with where there is no key, so that an unknown id takes the time of a known one.
@@ -175,9 +175,9 @@ func (s *Store) look(ctx context.Context, old *snapshot) (*snapshot, error) {
 		if json.Unmarshal([]byte(value), &r) != nil || len(r.SHA256) != sha256.Size {
 			continue // no key at all is safer than a broken one; List reports it
 		}
-		k := &known{key: r.key(id), hash: [sha256.Size]byte(r.SHA256)}
+		k := &known{key: r.key(id), hash: [sha256.Size]byte(r.SHA256), touched: new(atomic.Int64)}
 		if old != nil && old.keys[id] != nil {
-			k.touched.Store(old.keys[id].touched.Load())
+			k.touched = old.keys[id].touched
 		}
 		now.keys[id] = k
 	}
