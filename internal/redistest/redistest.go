@@ -42,7 +42,8 @@ func Embedded(t testing.TB) redis.UniversalClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = in.Close() })
-	return client(t, in.URL(), nil)
+	// Under the race detector, on a busy machine, it runs the script of a large batch for seconds.
+	return client(t, in.URL()+"?read_timeout=30s", nil)
 }
 
 // Each runs fn against a redis-server and against the embedded one, in parallel
