@@ -80,6 +80,7 @@ func (w *Worker) Turn(ctx context.Context, queue string, n int, ends []End, answ
 		return a
 	}
 	l.open = false
+	l.number, _ = a.reply[7].(int64)
 	a.request = l.request
 	l.request++
 	l.reading.Lock()
@@ -146,11 +147,7 @@ func (a *Answer) settle() {
 // ask asks once. The lane's fetch is open until it is answered.
 func (a *Answer) ask() {
 	w, l := a.worker, a.lane
-	how := takeBusy
-	if l.count() == 0 && !l.unread.Load() {
-		how = takeIdle
-	}
-	fetch := w.fetchCall(l, a.n, how, w.suspicion.reserve(l))
+	fetch := w.fetchCall(l, a.n, w.suspicion.reserve(l))
 	l.open = true
 	if len(a.batch) == 0 {
 		w.client.run(a.ctx, fetch)
@@ -179,26 +176,14 @@ func (a *Answer) askWithEnds(fetch *call) {
 	}()
 }
 
-// How fetch.lua takes the worker's state.
-const (
-	takeBusy    = 0 // it holds jobs, which its beats speak for
-	takeIdle    = 1 // it holds none: the fetch is a beat
-	takeWaiting = 2 // the fetch was sent long before it runs: by then the worker may be gone, or stand still
-)
-
-func (w *Worker) fetchCall(l *lane, n, how, suspects int) *call {
+func (w *Worker) fetchCall(l *lane, n, suspects int) *call {
 	lost := l.lost()
-	watching := 0
-	if _, _, has := l.mood(); has || how == takeWaiting {
-		watching = 1
-	}
-	again := 0 // an earlier copy may be on its way
-	if l.open {
-		again = 1
-	}
+	idle := number(l.count() == 0 && !l.unread.Load())
+	watching := number(l.mood().watch != watchNone)
+	again := number(l.open) // an earlier copy may be on its way
 	args := make([]any, 0, 11+len(lost))
 	args = append(args, wire.JobPrefix(l.queue), w.id, l.name("f", l.request), wire.FetchMark(l.request), n, int(leaseTime/time.Second),
-		how, suspects, watching, again, len(lost))
+		idle, suspects, watching, again, len(lost))
 	return &call{
 		script: fetchScript,
 		keys: []string{
@@ -208,6 +193,14 @@ func (w *Worker) fetchCall(l *lane, n, how, suspects int) *call {
 		},
 		args: append(args, lost...),
 	}
+}
+
+// number is how scripts read a condition.
+func number(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 func fetchReply(cmd *redis.Cmd) ([]any, error) {
@@ -274,7 +267,7 @@ func (w *Worker) sort(ctx context.Context, l *lane, n int, request int64, reply 
 		ours = ours[:n]
 	}
 	out.Jobs = ours
-	l.fetched(out, head[8] == 1)
+	l.fetched(out, watch(head[8]))
 	if len(ends) == 0 {
 		return out, nil
 	}

@@ -19,7 +19,7 @@
 -- ARGV[4] the request's place in the worker's marks, see marks.lua
 -- ARGV[5] the most jobs to take
 -- ARGV[6] lease in seconds
--- ARGV[7] 0 if the worker holds jobs of the queue | 1 if it holds none | 2 if the request waited behind a blocking command
+-- ARGV[7] 1 if the worker holds no job of the queue
 -- ARGV[8] 1 if the worker's process holds no suspect
 -- ARGV[9] 1 if the worker has the queue's watch
 -- ARGV[10] 1 if an earlier copy of the request may be on its way
@@ -34,9 +34,6 @@
 
 local call, pcall = redis.call, redis.pcall
 local length = call("LLEN", KEYS[1])
-if length == 0 and ARGV[7] == "2" and ARGV[10] == "0" then
-	return {0, 0, 0, 0, 0, 0, 0, 0, 1} -- nobody has pushed while it waited, as happens every few seconds
-end
 local now = call("TIME")
 local prefix, worker, request, want = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
 local reply = {tonumber(now[1]), tonumber(now[2]), 0, 0, 0, 0, 0, 0, 0}
@@ -64,14 +61,18 @@ local owner = call("HGET", KEYS[5], worker)
 if owner then
 	number, last = string.match(owner, "^(%d+) (.*)$")
 	number = tonumber(number)
-	-- A copy of an earlier request that was long on its way: what it took, nobody would know of.
 	local session, count = string.match(request, "^(.*)f(%d+)$")
-	local last_session, last_count = string.match(last, "^(.*)f(%d+)$")
-	if session and session == last_session and tonumber(count) < tonumber(last_count) then
+	local last_session, last_count = string.match(last, "^(.*)%a(%d+)$")
+	local ahead = session and session == last_session and tonumber(count) - tonumber(last_count) or 1
+	-- A copy of an earlier request that was long on its way: what it took, nobody would know of.
+	if ahead < 0 then
 		return redis.error_reply("STALE a later request was answered")
 	end
-	if last == request then
+	if ahead == 0 then
 		reply[8] = number
+		if last ~= request then
+			call("HSET", KEYS[5], worker, number .. " " .. request) -- it was a claim, which runs no more now
+		end
 		local mark = number * fetch_marks + ARGV[4]
 		local mine, all = {}, call("ZRANGE", KEYS[3], 0, -1, "WITHSCORES")
 		for i = 1, #all, 2 do
@@ -94,7 +95,7 @@ if owner then
 	end
 end
 
-if not number and ARGV[7] ~= "2" then
+if not number then
 	-- The next one that nobody has.
 	local taken, most = {}, marks / fetch_marks - 1
 	for _, other in ipairs(call("HVALS", KEYS[5])) do
@@ -112,10 +113,10 @@ if not number and ARGV[7] ~= "2" then
 	end
 	call("HSET", KEYS[5], worker, number .. " " .. request)
 end
-reply[8] = number or 0
+reply[8] = number
 
 -- What was asked for with no answer, and now finds nothing, finds nothing later either: nobody would know of it.
-if ARGV[10] == "1" and number then
+if ARGV[10] == "1" then
 	call("HSET", KEYS[5], worker, number .. " " .. request)
 end
 if paused then
@@ -125,13 +126,12 @@ elseif length == 0 then
 	return reply
 end
 
--- A worker is judged by its beats. A fetch counts as one only if there is no job that they speak for, and if it is new: who has left or
--- stands still takes nothing.
+-- A worker is judged by its beats. A fetch counts as one only if there is no job that they speak for: who stands still takes nothing.
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local beat = ARGV[7] ~= "1" and tonumber(call("ZSCORE", KEYS[8], worker) or nil)
-if not beat and ARGV[7] ~= "2" then
+if not beat then
 	call("ZADD", KEYS[8], now_ms, worker)
-elseif not beat or now_ms - beat > 10000 or ARGV[7] == "2" and not number then
+elseif now_ms - beat > 10000 then
 	reply[4] = 2
 	return reply
 end

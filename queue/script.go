@@ -66,6 +66,11 @@ type call struct {
 	unconfirmed *replicationError // see durability.judge
 }
 
+// queue makes the call one of a pipeline.
+func (c *call) queue(ctx context.Context, p redis.Pipeliner, plain bool) {
+	c.reply = p.EvalSha(ctx, c.script.name(plain), c.keys, c.args...)
+}
+
 // run sends the calls in one round trip (one for each node of a Cluster). Each has its own reply or error. A script that
 // the server doesn't know, or has forgotten, is sent in full; the calls that went through are not sent again.
 func (c *Client) run(ctx context.Context, calls ...*call) {

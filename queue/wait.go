@@ -2,8 +2,10 @@ package queue
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -13,9 +15,23 @@ import (
 
 // How an idle fleet hears of a push without polling. Each queue has one watch, an element of a list. Idle workers block on that list, and
 // Redis serves the one that has waited longest. Who has the watch blocks on the pending list itself (BLMOVE from its right end
-// to its right end, which moves nothing), so that any producer's push wakes it, stock asynq's too. Its fetch stands in Redis behind the
-// blocked command, so that the push runs it without another round trip. It hands the watch on, and the next one looks while this one works. So a push wakes one worker, not fifty; a backlog wakes them one after the
-// other; nothing but a look is ever in the hands of a worker that dies.
+// to its right end, which moves nothing), so that any producer's push wakes it, stock asynq's too. Its claim stands in Redis behind
+// the blocked command, so that the push runs it without another round trip. Then it hands the watch on, and the next one looks while this one
+// works. So a push wakes one worker, not fifty; a backlog wakes them one after the other; nothing but a look is ever in the hands of a worker
+// that dies.
+var (
+	//go:embed watch.lua
+	watchSource string
+	//go:embed claim.lua
+	claimSource string
+
+	watchScript = newScript(watchSource)
+	claimScript = newScript(claimSource)
+)
+
+// claimValues are those of claim.lua's reply that brings a job.
+const claimValues = 5
+
 const (
 	// blockTime bounds one blocking command. A connection that died without a word is noticed after it.
 	blockTime = 10 * time.Second
@@ -79,7 +95,8 @@ func dedicated(rdb redis.UniversalClient, conns int) (redis.UniversalClient, err
 }
 
 // Wait blocks until the queue has a pending job and it is this worker's turn to look, and takes it. Slots may have been given away by then:
-// what can't start is to be handed back. No job, and no error, means: Fetch.
+// what can't start is to be handed back. No job, and no error, means: Fetch. Then Wait again at once, or Fetch or PassOn: until then, a push
+// wakes nobody.
 //
 // free is asked before the worker stands in line for long; Wait returns ErrBusy once it says no. It fails only with ErrBusy or when the
 // Waiter is closed: Redis out of reach is waited for.
@@ -88,7 +105,7 @@ func (t *Waiter) Wait(queue string, free func() bool) (Fetched, error) {
 	if err != nil {
 		return Fetched{}, err
 	}
-	for {
+	for !l.isOpen() { // what a lost answer has taken must not wait for the next push
 		if !free() {
 			return Fetched{}, t.busy(l)
 		}
@@ -103,11 +120,9 @@ func (t *Waiter) Wait(queue string, free func() bool) (Fetched, error) {
 		case err != nil:
 			t.sleep(retryTime)
 			t.mend(l)
-			if l.isOpen() {
-				return Fetched{}, nil // what a lost answer has taken must not wait for the next push
-			}
 		}
 	}
+	return Fetched{}, nil
 }
 
 func (l *lane) isOpen() bool {
@@ -121,8 +136,8 @@ func (l *lane) isOpen() bool {
 func (t *Waiter) mend(l *lane) {
 	ctx, cancel := context.WithTimeout(t.ctx, pollTime)
 	defer cancel()
-	l.setWatching(false)
-	_ = t.worker.client.do(ctx, passScript, []string{wire.WatchKey(l.queue), wire.WatcherKey(l.queue)}, t.worker.id).Err()
+	l.setWatch(watchNone)
+	_ = t.worker.pass(ctx, l.queue)
 }
 
 // ErrBusy tells that a Wait ended because the worker has no free slot.
@@ -137,17 +152,19 @@ func (t *Waiter) busy(l *lane) error {
 
 // look is one blocking command: true if it has found jobs, taken or not.
 func (t *Waiter) look(l *lane) (Fetched, bool, error) {
-	paused, blocked, watching := l.mood()
+	mood := l.mood()
 	switch {
-	case paused:
+	case mood.paused:
 		resumed, err := t.resumed(l)
 		return Fetched{}, resumed, err
-	case blocked:
+	case mood.blocked:
 		// The jobs of this queue wait for attempts that run here. Others have the watch meanwhile.
 		l.unblock()
 		t.sleep(pollTime / 4)
 		return Fetched{}, false, nil
-	case !watching:
+	case mood.watch == watchOwed:
+		return Fetched{}, false, t.PassOn(t.ctx, l.queue)
+	case mood.watch == watchNone:
 		return Fetched{}, false, t.takeWatch(l)
 	}
 	got, full, err := t.watch(l)
@@ -160,7 +177,9 @@ func (t *Waiter) look(l *lane) (Fetched, bool, error) {
 	case errors.Is(err, redis.Nil):
 		return got, false, nil
 	}
-	l.setWatching(t.ctx.Err() != nil) // interrupted by our own end, it is still ours to pass on
+	if t.ctx.Err() == nil { // interrupted by our own end, it is still ours to pass on
+		l.setWatch(watchNone)
+	}
 	return got, false, err
 }
 
@@ -181,58 +200,102 @@ func (t *Waiter) takeWatch(l *lane) error {
 		return nil
 	}
 	if err == nil {
-		l.setWatching(true)
+		l.setWatch(watchOurs)
 	}
 	return err
 }
 
-// watched is how many jobs a fetch takes that waits in Redis. A machine that vanishes takes them along, until it is missed; more are fetched.
-const watched = 1
-
-// watch blocks on the pending list, with the fetch behind it. It fails with redis.Nil if nothing came in time. full tells that Redis is:
-// then nothing can be waited for.
+// watch blocks on the pending list, with a claim behind it, which brings one job at most: a machine that vanishes takes no more along until it
+// is missed. It fails with redis.Nil if nothing came in time. full tells that Redis is: then nothing can be waited for.
 func (t *Waiter) watch(l *lane) (got Fetched, full bool, err error) {
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
-	// It may have to wait for long, and keeps no other queue's fetch from a suspect meanwhile.
-	fetch := t.worker.fetchCall(l, watched, takeWaiting, 0)
-	pending := wire.PendingKey(l.queue)
-	pipe := t.rdb.Pipeline()
-	mine := pipe.Set(t.ctx, wire.WatcherKey(l.queue), t.worker.id, watchTime)
+	w, pending := t.worker, wire.PendingKey(l.queue)
+	note, claim := w.watchCall(l), w.claimCall(l)
+	if !l.taught {
+		// What a claim may not follow, it does not run after.
+		if w.client.run(t.ctx, note, w.vainClaim(l)); note.reply.Err() != nil {
+			return Fetched{}, redis.HasErrorPrefix(note.reply.Err(), "OOM"), note.reply.Err()
+		}
+		l.taught = true
+	}
+	plain, pipe := w.client.plain.Load(), t.rdb.Pipeline()
+	note.queue(t.ctx, pipe, plain)
 	pushed := pipe.BLMove(t.ctx, pending, pending, "RIGHT", "RIGHT", blockTime)
-	fetch.reply = pipe.EvalSha(t.ctx, fetch.script.name(t.worker.client.plain.Load()), fetch.keys, fetch.args...)
-	before := l.open
+	claim.queue(t.ctx, pipe, plain)
 	l.open = true
 	_, _ = pipe.Exec(t.ctx)
 
-	got, err = t.behind(l, fetch, before)
-	if redis.HasErrorPrefix(mine.Err(), "OOM") {
-		l.setWatching(true) // nobody else was told so
+	got, err = t.claimed(l, claim)
+	if redis.HasErrorPrefix(pushed.Err(), "OOM") || redis.HasErrorPrefix(note.reply.Err(), "OOM") {
+		l.setWatch(watchOurs) // nobody else was told so
 		return got, true, err
 	}
-	for _, fault := range [...]error{err, mine.Err(), pushed.Err()} {
-		if fault != nil {
+	for _, fault := range [...]error{err, note.reply.Err(), pushed.Err()} {
+		switch {
+		case isNoScript(fault):
+			l.taught = false
+			return got, false, nil // a Fetch sees to what was pushed
+		case fault != nil:
 			return got, false, fault
 		}
 	}
 	return got, false, nil
 }
 
-// behind reads the answer to the fetch behind a blocked command. What it has taken is ours, whatever failed beside it.
-func (t *Waiter) behind(l *lane, fetch *call, open bool) (Fetched, error) {
-	reply, err := fetchReply(fetch.reply)
+func (w *Worker) watchCall(l *lane) *call {
+	return &call{
+		script: watchScript,
+		keys:   []string{wire.MarksKey(l.queue), wire.WatcherKey(l.queue)},
+		args:   []any{w.id, l.number, l.session, l.request, watchTime.Milliseconds()},
+	}
+}
+
+// claimCall is of the lane's next request, as watchCall notes it.
+func (w *Worker) claimCall(l *lane) *call {
+	return w.claim(l, strconv.FormatInt(l.number, 10)+" "+l.name("c", l.request))
+}
+
+// vainClaim takes nothing. It teaches Redis the script.
+func (w *Worker) vainClaim(l *lane) *call { return w.claim(l, "") }
+
+func (w *Worker) claim(l *lane, entry string) *call {
+	return &call{
+		script: claimScript,
+		keys: []string{
+			wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
+			wire.MarksKey(l.queue), wire.SuspectsKey(l.queue),
+		},
+		args: []any{wire.JobPrefix(l.queue), w.id, entry, int(leaseTime / time.Second), wire.NewMark(l.number, l.request).Fraction()},
+	}
+}
+
+// claimed reads a claim's answer. What it has taken is ours, whatever failed beside it.
+func (t *Waiter) claimed(l *lane, claim *call) (Fetched, error) {
+	reply, err := claim.reply.Result()
 	switch {
-	case err == nil && reply[3] == int64(mustBeat), isNoScript(err):
-		l.open = open // this one has taken nothing: a Fetch sees to it
-		return Fetched{}, nil
+	case isNoScript(err):
+		l.open = false
+		return Fetched{}, err
 	case err != nil:
 		return Fetched{}, err
 	}
 	l.open = false
+	request := l.request
 	l.request++
+	job, _ := reply.([]any)
+	if len(job) == 0 {
+		return Fetched{}, nil
+	}
+	if len(job) != claimValues {
+		return Fetched{}, fmt.Errorf("%w: %d values", errUnexpected, len(job))
+	}
+	head := []any{job[0], job[1], job[2], int64(0), int64(0), int64(0), int64(0), l.number, int64(1)}
 	l.reading.Lock()
 	defer l.reading.Unlock()
-	return t.worker.sort(t.ctx, l, watched, l.request-1, reply)
+	got, err := t.worker.sort(t.ctx, l, 1, request, append(head, job[3:]...))
+	l.setWatch(watchOwed)
+	return got, err
 }
 
 // poll looks without a write, which a full Redis refuses.
@@ -258,46 +321,63 @@ func (t *Waiter) PassOn(ctx context.Context, queue string) error {
 	if err != nil {
 		return err
 	}
-	if _, _, watching := l.mood(); !watching {
+	if l.mood().watch == watchNone {
 		return nil
 	}
-	l.setWatching(false)
-	keys := []string{wire.WatchKey(queue), wire.WatcherKey(queue)}
-	if err := t.worker.client.do(ctx, passScript, keys, t.worker.id).Err(); err != nil {
+	l.setWatch(watchNone)
+	if err := t.worker.pass(ctx, queue); err != nil {
 		return fmt.Errorf("pass on the watch of queue %q: %w", queue, err)
 	}
 	return nil
 }
 
-// fetched keeps what a fetch tells about waiting.
-func (l *lane) fetched(f Fetched, watching bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.paused = f.Paused
-	l.blocked = f.HeldBack > 0 && len(f.Jobs) == 0
-	l.watching = watching
+func (w *Worker) pass(ctx context.Context, queue string) error {
+	return w.client.do(ctx, passScript, []string{wire.WatchKey(queue), wire.WatcherKey(queue)}, w.id).Err()
 }
 
-func (l *lane) mood() (paused, blocked, watching bool) {
+// mood is what a lane's last fetch has told about waiting.
+type mood struct {
+	paused  bool
+	blocked bool // there are only jobs whose earlier attempt still runs here
+	watch   watch
+}
+
+// watch is whether the worker has the queue's watch.
+type watch int
+
+const (
+	watchNone watch = iota
+	watchOurs
+	watchOwed // it has brought a job: the next push is another worker's
+)
+
+// fetched keeps what a fetch tells about waiting.
+func (l *lane) fetched(f Fetched, watch watch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.paused, l.blocked, l.watching
+	l.waits = mood{paused: f.Paused, blocked: f.HeldBack > 0 && len(f.Jobs) == 0, watch: watch}
+}
+
+func (l *lane) mood() mood {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waits
 }
 
 func (l *lane) resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.paused = false
+	l.waits.paused = false
 }
 
 func (l *lane) unblock() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.blocked = false
+	l.waits.blocked = false
 }
 
-func (l *lane) setWatching(has bool) {
+func (l *lane) setWatch(watch watch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.watching = has
+	l.waits.watch = watch
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -166,29 +167,41 @@ func TestWaitDoesNotSpinOnAPausedQueue(t *testing.T) {
 	b.finish(queue.Done(b.job(within(t, "resumed", done))))
 }
 
-func TestABusyWorkerPassesTheWatchOn(t *testing.T) {
+// Whoever has taken a job gives the watch to the next idle worker, busy or not.
+func TestAWorkerPassesTheWatchOn(t *testing.T) {
 	t.Parallel()
-	b := setup(t, redistest.New(t))
-	b.worker.Beat(b.ctx)
-	b.fetch(1) // nothing, but the worker has a number
-	waiter := b.waiter(b.ctx, b.worker)
-	first := waiting(waiter, q, always)
-	b.watched()
-	heir := b.other("idle")
-	heir.Beat(b.ctx)
-	b.fetchAs(heir, 1)
-	idle := waiting(b.waiter(b.ctx, heir), q, always)
-	b.enqueue("a")
-	b.finish(queue.Done(b.job(within(t, "the watcher takes the job", first))))
+	for name, then := range map[string]func(b *bundle, w *queue.Waiter){
+		"busy": func(b *bundle, w *queue.Waiter) {
+			if _, err := w.Wait(q, func() bool { return false }); !errors.Is(err, queue.ErrBusy) {
+				b.t.Errorf("got %v", err)
+			}
+		},
+		"idle": func(_ *bundle, w *queue.Waiter) { waiting(w, q, always) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, redistest.New(t))
+			b.worker.Beat(b.ctx)
+			b.fetch(1) // nothing, but the worker has a number
+			waiter := b.waiter(b.ctx, b.worker)
+			first := waiting(waiter, q, always)
+			b.watched()
+			heir := b.other("idle")
+			heir.Beat(b.ctx)
+			b.fetchAs(heir, 1)
+			idle := waiting(b.waiter(b.ctx, heir), q, always)
+			eventually(t, "both stand in line", func() bool { return strings.Count(b.rdb.ClientList(b.ctx).Val(), "cmd=bl") == 2 })
+			b.enqueue("a")
+			b.finish(queue.Done(b.job(within(t, "the watcher takes the job", first))))
 
-	b.eventuallyWatches("idle") // the job took the watch along
-	b.enqueue("b")
-	woken := within(t, "the idle one is woken", idle)
-	if woken.err != nil || len(woken.Jobs) != 1 || woken.Jobs[0].ID != "b" {
-		t.Fatalf("%+v", woken)
-	}
-	if _, err := waiter.Wait(q, func() bool { return false }); !errors.Is(err, queue.ErrBusy) {
-		t.Errorf("got %v", err)
+			then(b, waiter)
+			b.eventuallyWatches("idle")
+			b.enqueue("b")
+			woken := within(t, "the idle one is woken", idle)
+			if woken.err != nil || len(woken.Jobs) != 1 || woken.Jobs[0].ID != "b" {
+				t.Fatalf("%+v", woken)
+			}
+		})
 	}
 }
 
@@ -197,32 +210,79 @@ func (b *bundle) eventuallyWatches(worker string) {
 	eventually(b.t, worker+" watches", func() bool { return b.rdb.Get(b.ctx, wire.WatcherKey(q)).Val() == worker })
 }
 
-// A fetch that waited in Redis while its worker left, or fell silent, takes nothing.
-func TestAFetchOfOneWhoHasGoneTakesNothing(t *testing.T) {
+// A claim that waits in Redis takes nothing once its worker has left or was reaped, or where a job needs more than a claim sees to: a fetch
+// comes for it.
+func TestAClaimThatMustNotTakesNothing(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		for name, push := range map[string]func(name string){
+			"left": func(name string) {
+				if err := b.worker.Leave(b.ctx); err != nil {
+					t.Fatal(err)
+				}
+				b.enqueue(name)
+			},
+			"reaped": func(name string) {
+				if _, alive, err := b.client.Reap(b.ctx, q, b.beatOf(b.worker.ID()), 3); err != nil || alive {
+					t.Fatal(alive, err)
+				}
+				b.enqueue(name)
+			},
+			"paused": func(name string) {
+				rdb.Set(b.ctx, wire.PausedKey(q), "1", 0)
+				b.enqueue(name)
+			},
+			"behind an orphan": func(name string) {
+				rdb.LPush(b.ctx, wire.PendingKey(q), "orphan")
+				b.enqueue(name)
+			},
+			"suspect": func(name string) {
+				body, err := message(name).AppendTo(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rdb.Set(b.ctx, wire.SuspectsKey(q), "1", 0)
+				rdb.HSet(b.ctx, wire.JobKey(q, name), "msg", body, "state", "pending", "bellhop_suspect", "1")
+				rdb.LPush(b.ctx, wire.PendingKey(q), name)
+			},
+		} {
+			b.worker.Beat(b.ctx)
+			b.fetch(1) // nothing, but the worker has a number
+			done := waiting(b.waiter(b.ctx, b.worker), q, always)
+			b.eventuallyWatches(b.worker.ID())
+			push(name)
+			if w := within(t, name, done); len(w.Jobs) > 0 || w.err != nil {
+				t.Errorf("%s: %+v", name, w)
+			}
+			if got := b.pending(); !slices.Contains(got, name) {
+				t.Errorf("%s: pending %v", name, got)
+			}
+			rdb.Del(b.ctx, wire.PausedKey(q))
+			b.worker.Beat(b.ctx)
+			b.finish(queue.Done(b.take())) // and it goes on by itself
+			rdb.Del(b.ctx, wire.SuspectsKey(q), wire.WatcherKey(q))
+		}
+	})
+}
+
+// Beside a suspect in the queue, jobs that are none come to the waiting worker as ever.
+func TestAClaimTakesWhatIsNoSuspect(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		b := setup(t, rdb)
 		b.worker.Beat(b.ctx)
-		b.fetch(1) // nothing, but the worker has a number
-		for name, befall := range map[string]func(){
-			"gone": func() { rdb.ZRem(b.ctx, wire.BeatsKey(q), b.worker.ID()) },
-			"silent": func() {
-				rdb.ZAdd(b.ctx, wire.BeatsKey(q), redis.Z{Score: float64(b.now().UnixMilli() - 10_500), Member: b.worker.ID()})
-			},
-		} {
-			done := waiting(b.waiter(b.ctx, b.worker), q, always)
-			b.eventuallyWatches(b.worker.ID())
-			befall()
-			b.enqueue(name)
-			if w := within(t, name, done); len(w.Jobs) > 0 || w.err != nil {
-				t.Errorf("%s: %+v", name, w)
-			}
-			if got := b.pending(); len(got) != 1 {
-				t.Errorf("%s: pending %v", name, got)
-			}
-			b.worker.Beat(b.ctx)
-			b.finish(queue.Done(b.take())) // and it goes on once it beats
+		b.fetch(1)
+		rdb.Set(b.ctx, wire.SuspectsKey(q), "1", 0)
+		done := waiting(b.waiter(b.ctx, b.worker), q, always)
+		b.eventuallyWatches(b.worker.ID())
+		b.enqueue("sound")
+		w := within(t, "brought", done)
+		if len(w.Jobs) != 1 {
+			t.Fatalf("%+v", w)
 		}
+		b.finish(queue.Done(w.Jobs[0]))
+		b.atRest()
 	})
 }
 

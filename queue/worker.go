@@ -56,16 +56,16 @@ type lane struct {
 
 	fetching sync.Mutex // one fetch at a time: the first answer of a request is found by its number alone
 	request  int64      // of the fetch that was not answered yet, or the next
+	number   int64      // the worker's, in marks; 0 before the first fetch
+	taught   bool       // Redis has the scripts of a wait
 	open     bool       // a fetch was asked for and not answered: it may have taken jobs
 	reading  sync.Mutex // an answer is to be read: the next one must wait
 	unread   atomic.Bool
 
-	mu       sync.Mutex
-	held     map[string]*Job // by id: between their Fetch and their Finish
-	beat     time.Time       // the last one that Redis answered
-	paused   bool            // said the last fetch
-	blocked  bool            // the last fetch found only jobs whose earlier attempt still runs here
-	watching bool            // this worker has the queue's watch
+	mu    sync.Mutex
+	held  map[string]*Job // by id: between their Fetch and their Finish
+	beat  time.Time       // the last one that Redis answered
+	waits mood
 
 	ending     batcher[*ending]
 	endRequest int64 // of the last batch of ends; touched by the batcher's writer alone

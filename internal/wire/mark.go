@@ -34,6 +34,11 @@ func (m Mark) Worker() int64 { return int64(m) / fetchMarks }
 // Lease is the score of a lease that ends at a Unix second.
 func (m Mark) Lease(second int64) float64 { return float64(second) + float64(m)/marks }
 
+// Fraction is the mark as a lease ends with it: appended to a second, it is the score to the last bit.
+func (m Mark) Fraction() string {
+	return strings.TrimPrefix(strconv.FormatFloat(float64(m)/marks, 'f', -1, 64), "0")
+}
+
 // MarkNumber is the number in a worker's entry of MarksKey, 0 if there is none.
 func MarkNumber(entry string) int64 {
 	number, _, _ := strings.Cut(entry, " ")
