@@ -78,11 +78,15 @@ func (d Definition) request(payload []byte, opts []Option) (Request, error) {
 	if err != nil {
 		return Request{}, err
 	}
+	r.complete(payload)
+	return r, nil
+}
+
+func (r *Request) complete(payload []byte) {
 	if r.options.id == "" {
 		r.options.id = newID()
 	}
 	r.payload = payload
-	return r, nil
 }
 
 // template is a request that lacks the payload and, unless an option gives it, the id.
@@ -105,6 +109,7 @@ func (d Definition) template(opts []Option) (Request, error) {
 type Task[P any] struct {
 	definition Definition
 	backoff    Backoff
+	plain      *Request // without options, payload and id; nil if the task was not declared
 }
 
 // Define declares a task. The options are the defaults of its jobs; ID, In, At, Deadline, Header and ForEvent belong to
@@ -120,10 +125,12 @@ func Define[P any](name string, defaults ...Option) Task[P] {
 	if o.ofOneJob != "" {
 		panic(fmt.Sprintf("bellhop: define %s: %s belongs to one job, pass it to Enqueue", name, o.ofOneJob))
 	}
-	return Task[P]{
-		definition: Definition{Name: name, Defaults: o.defaults(), Schema: schemaOf[P]()},
-		backoff:    o.backoff,
+	d := Definition{Name: name, Defaults: o.defaults(), Schema: schemaOf[P]()}
+	plain, err := d.template(nil)
+	if err != nil {
+		panic("bellhop: define: " + err.Error())
 	}
+	return Task[P]{definition: d, backoff: o.backoff, plain: &plain}
 }
 
 // Name is the task's name, asynq's type.
@@ -138,7 +145,20 @@ func (t Task[P]) Request(payload P, opts ...Option) (Request, error) {
 	if err != nil {
 		return Request{}, fmt.Errorf("enqueue %s: encode payload: %w", t.Name(), err)
 	}
-	return t.definition.request(data, opts)
+	r, err := t.template(opts)
+	if err != nil {
+		return Request{}, err
+	}
+	r.complete(data)
+	return r, nil
+}
+
+// template spares most calls the checks: Define has done them.
+func (t Task[P]) template(opts []Option) (Request, error) {
+	if len(opts) == 0 && t.plain != nil {
+		return *t.plain, nil
+	}
+	return t.definition.template(opts)
 }
 
 // Enqueue stores one job and returns once Redis has it. A duplicate is told by errors.Is(err, ErrDuplicate).
@@ -152,7 +172,7 @@ func (t Task[P]) Enqueue(ctx context.Context, c *Client, payload P, opts ...Opti
 
 // EnqueueMany stores a job for each payload, in few round trips, and answers for each in its place.
 func (t Task[P]) EnqueueMany(ctx context.Context, c *Client, payloads []P, opts ...Option) []Result {
-	r, refused := t.definition.template(opts)
+	r, refused := t.template(opts)
 	entry := r.entry(new(wire.Message))
 	var ids ids
 	var text bytes.Buffer

@@ -1,6 +1,13 @@
 package queue
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
+
+// lingerTime is how long a writer's goroutine stays when it has nothing to do: its stack has grown, which takes a new one longer than the rest
+// of a lone item's way out. It is short enough for those who look for leaks in their tests.
+const lingerTime = 200 * time.Millisecond
 
 // batcher is a group commit: one batch is under way, and what comes meanwhile goes together into the next. Alone, an item is
 // written at once; under load the batches grow by themselves. Items are written in the order in which they came, unless two batches may be
@@ -19,7 +26,8 @@ type batcher[T any] struct {
 
 	mu      sync.Mutex
 	waiting []T
-	busy    [2]bool // writers
+	busy    [2]bool          // writers
+	lingers [2]chan struct{} // of the goroutines of writers that are not busy, if they are there; with room for one call
 }
 
 // push hands items over. It does not wait.
@@ -32,8 +40,18 @@ func (b *batcher[T]) push(items ...T) {
 	b.waiting = append(b.waiting, items...)
 	if writer := b.freeWriter(); writer >= 0 {
 		b.busy[writer] = true
-		go b.run(writer)
+		b.start(writer)
 	}
+}
+
+// start sends a writer's goroutine to work.
+func (b *batcher[T]) start(writer int) {
+	if call := b.lingers[writer]; call != nil {
+		b.lingers[writer] = nil
+		call <- struct{}{}
+		return
+	}
+	go b.run(writer)
 }
 
 // freeWriter is who may take what waits; -1 is nobody.
@@ -49,17 +67,47 @@ func (b *batcher[T]) freeWriter() int {
 	return 0
 }
 
-// run writes batches until nobody waits.
+// run writes batches until nothing has come for a while.
 func (b *batcher[T]) run(writer int) {
-	for batch := b.next(writer); batch != nil; batch = b.next(writer) {
-		b.write(writer, batch)
+	call := make(chan struct{}, 1)
+	patience := time.NewTimer(lingerTime)
+	defer patience.Stop()
+	for {
+		for batch := b.next(writer, call); batch != nil; batch = b.next(writer, call) {
+			b.write(writer, batch)
+		}
+		patience.Reset(lingerTime)
+		select {
+		case <-call:
+		case <-patience.C:
+			if b.leave(writer, call) {
+				return
+			}
+			<-call
+		}
 	}
 }
 
-func (b *batcher[T]) next(writer int) []T {
+// next is the writer's next batch. If there is none, its goroutine may be called.
+func (b *batcher[T]) next(writer int, call chan struct{}) []T {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.take(writer)
+	batch := b.take(writer)
+	if batch == nil {
+		b.lingers[writer] = call
+	}
+	return batch
+}
+
+// leave takes a goroutine out that was not called.
+func (b *batcher[T]) leave(writer int, call chan struct{}) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lingers[writer] != call {
+		return false
+	}
+	b.lingers[writer] = nil
+	return true
 }
 
 // lead makes the caller the writer, if there is none, and returns its first batch, its own items last. Then it must step down. Otherwise
@@ -80,7 +128,7 @@ func (b *batcher[T]) stepDown() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.waiting) > 0 {
-		go b.run(0)
+		b.start(0)
 		return
 	}
 	b.busy[0] = false

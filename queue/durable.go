@@ -50,7 +50,7 @@ func (d durability) check(rdb redis.UniversalClient) error {
 
 // wait adds WAIT to a pipeline that stores jobs. It counts for what this connection has written, so it goes with it.
 func (d durability) wait(ctx context.Context, p redis.Pipeliner, calls []*call) *redis.Cmd {
-	if d.replicas <= 0 || len(calls) == 0 || calls[0].script != enqueueScript {
+	if d.replicas <= 0 || len(calls) == 0 || !calls[0].stores() {
 		return nil
 	}
 	return p.Do(ctx, "WAIT", d.replicas, d.within.Milliseconds())
@@ -74,6 +74,9 @@ func (d durability) judge(calls []*call, confirmed *redis.Cmd) {
 		}
 	}
 }
+
+// stores tells that the call stores jobs, the only ones that replicas are asked about.
+func (c *call) stores() bool { return c.script == enqueueScript || c.script == pushScript }
 
 // unheard tells that the jobs' answer came and the replicas' was lost: both are asked for again.
 func (c *call) unheard() bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/bellhop-dev/bellhop/internal/wire"
@@ -103,13 +104,19 @@ func (c *Client) EnqueueEach(ctx context.Context, n int, entry func(i int) (Entr
 	return answers
 }
 
+// messageRooms are where single messages are written first. On the caller's stack, which often is a fresh one, they would make it grow.
+var messageRooms = sync.Pool{New: func() any { return new(make([]byte, 0, 512)) }}
+
+// maxRoom is the most bytes that are kept for the next message.
+const maxRoom = 16 << 10
+
 // EnqueueOne is Enqueue for one entry. Those that come one by one have no order among them.
 func (c *Client) EnqueueOne(ctx context.Context, e Entry) Stored {
 	if err := c.ready(ctx, e.Message.Queue); err != nil {
 		return Stored{Err: err}
 	}
-	var room [512]byte
-	msg, err := e.Message.AppendTo(room[:0])
+	room := messageRooms.Get().(*[]byte)
+	msg, err := e.Message.AppendTo((*room)[:0])
 	if err != nil {
 		return Stored{Err: err}
 	}
@@ -121,6 +128,10 @@ func (c *Client) EnqueueOne(ctx context.Context, e Entry) Stored {
 	alone.open.Add(1)
 	alone.fill(&alone.delivery, 0, e)
 	alone.msg = string(msg)
+	if cap(msg) <= maxRoom {
+		*room = msg
+		messageRooms.Put(room)
+	}
 	c.outbox(line{e.Message.Queue, false}).push(&alone.parcel)
 	alone.wait(ctx)
 	return alone.stored(ctx)

@@ -24,28 +24,6 @@ local now = call("TIME")
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local now_ns = now[1] .. string.format("%06d", now[2]) .. "000"
 
--- A plain job that comes alone, as to an idle fleet, in a Redis that has slept: each kind of command costs some 12 us then. That it was
--- sent is noted first; what was noted before is put back if it forbids the job.
-if ARGV[4] == "plain" and #ARGV == 6 then
-	local key, request = ARGV[1] .. ARGV[5], ARGV[3]
-	if call("EXISTS", key) == 0 then
-		local last = call("SET", KEYS[7], request .. " ", "EX", 600, "GET")
-		if not last or tonumber(string.match(last, "^%d+")) < tonumber(request) then
-			call("HSET", key, "msg", ARGV[6], "state", "pending", "pending_since", now_ns)
-			local pushed = redis.pcall("LPUSH", KEYS[1], ARGV[5])
-			if type(pushed) ~= "table" then
-				return {}
-			end
-			call("DEL", key, KEYS[7])
-			if last then
-				call("SET", KEYS[7], last, "EX", 600)
-			end
-			return pushed
-		end
-		call("SET", KEYS[7], last, "EX", 600)
-	end
-end
-
 local last = call("GET", KEYS[7])
 if last then
 	local request, answers = string.match(last, "^(%d+) (.*)$")

@@ -126,14 +126,20 @@ func TestJobsThatCantBePushedLeaveNothing(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		b := setup(t, rdb)
 		rdb.Set(b.ctx, wire.PendingKey(q), "no list", 0)
-		for _, s := range b.client.Enqueue(b.ctx, []queue.Entry{{Message: message("a")}, {Message: message("b")}}) {
-			if s.Err == nil {
-				t.Error("stored where there is no list")
+		entries := []queue.Entry{{Message: message("a")}, {Message: message("b")}}
+		for _, some := range [][]queue.Entry{entries, entries[:1], entries[1:]} {
+			for _, s := range b.client.Enqueue(b.ctx, some) {
+				if s.Err == nil {
+					t.Error("stored where there is no list")
+				}
+			}
+			if n := rdb.Exists(b.ctx, wire.JobKey(q, "a"), wire.JobKey(q, "b")).Val(); n != 0 {
+				t.Errorf("%d hashes are left", n)
 			}
 		}
-		if n := rdb.Exists(b.ctx, wire.JobKey(q, "a"), wire.JobKey(q, "b")).Val(); n != 0 {
-			t.Errorf("%d hashes are left", n)
-		}
+		rdb.Del(b.ctx, wire.PendingKey(q))
+		b.enqueue("a") // nothing says that it was sent
+		b.finish(queue.Done(b.take()))
 	})
 }
 

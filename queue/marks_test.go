@@ -125,9 +125,11 @@ func TestALostAnswerToAWaitingFetchIsAskedForAgain(t *testing.T) {
 				waiting(b.waiter(b.ctx, idle), q, always)
 			}
 			eventually(t, "the push will be heard", func() bool { return strings.Contains(b.rdb.ClientList(b.ctx).Val(), "cmd=blmove") })
+			b.rdb.ConfigSet(b.ctx, "slowlog-log-slower-than", "0")
 			cut.set(1)
 			b.enqueue("a")
 			eventually(t, "the fetch has taken the job", func() bool { return b.rdb.LLen(b.ctx, wire.ActiveKey(q)).Val() == 1 })
+			claim := b.claimed()
 			cut.set(0)
 			start := time.Now()
 			woken := within(t, "told to ask again", done)
@@ -150,6 +152,14 @@ func TestALostAnswerToAWaitingFetchIsAskedForAgain(t *testing.T) {
 				t.Error(errs)
 			}
 			b.atRest()
+			if len(woken.Jobs) > 0 {
+				return // the answer was faster than the cut
+			}
+			// Had the claim been on its way for so long, it would take nothing: nobody would know of it.
+			b.enqueue("b")
+			if answer, err := b.rdb.Do(b.ctx, claim...).Result(); err != nil || answer != int64(0) {
+				t.Errorf("the claim answered %v, %v", answer, err)
+			}
 		})
 	}
 }
@@ -170,4 +180,20 @@ func TestEndsAreJudgedByTheirOwnCall(t *testing.T) {
 			t.Error("the end is not written")
 		}
 	})
+}
+
+// claimed is the claim that the server ran last, as it was sent.
+func (b *bundle) claimed() []any {
+	b.t.Helper()
+	for _, entry := range b.rdb.SlowLogGet(b.ctx, 128).Val() {
+		if len(entry.Args) == 14 && entry.Args[0] == "evalsha" && entry.Args[3] == wire.PendingKey(q) {
+			claim := make([]any, len(entry.Args))
+			for i, arg := range entry.Args {
+				claim[i] = arg
+			}
+			return claim
+		}
+	}
+	b.t.Fatal("no claim was run")
+	return nil
 }

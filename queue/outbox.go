@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,10 +16,15 @@ import (
 	"github.com/bellhop-dev/bellhop/internal/wire"
 )
 
-//go:embed enqueue.lua
-var enqueueSource string
+var (
+	//go:embed enqueue.lua
+	enqueueSource string
+	//go:embed push.lua
+	pushSource string
 
-var enqueueScript = newScript(enqueueSource)
+	enqueueScript = newScript(enqueueSource)
+	pushScript    = newScript(pushSource)
+)
 
 // The most jobs and message bytes that one call of a script carries: it must not hold Redis' one thread for long.
 const (
@@ -29,8 +35,32 @@ const (
 // pipelined is how many calls share a round trip.
 const pipelined = 4
 
-// sendTime bounds one round trip of jobs whose callers may have gone: go-redis tries again within it.
+// sendTime bounds one round trip of jobs whose callers may have gone: go-redis tries again within it. It may last twice as long.
 const sendTime = 30 * time.Second
+
+// sending makes the contexts of round trips. Their callers' differ, each waits under its own, and one that ends must not take the others'
+// jobs along. Those of sendTime share an end, which costs a timer.
+type sending struct{ shared atomic.Pointer[sendContext] }
+
+type sendContext struct {
+	context.Context //nolint:containedctx // the end
+	values          context.Context
+	since           time.Time
+}
+
+// Value is the caller's, which hooks of go-redis may want.
+func (c *sendContext) Value(key any) any { return c.values.Value(key) }
+
+func (s *sending) context(values context.Context) context.Context {
+	shared := s.shared.Load()
+	if shared == nil || time.Since(shared.since) > sendTime {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*sendTime)
+		context.AfterFunc(ctx, cancel)
+		shared = &sendContext{Context: ctx, since: time.Now()}
+		s.shared.Store(shared)
+	}
+	return &sendContext{Context: shared.Context, values: values}
+}
 
 // secondFrom is how many single jobs must wait for a second round trip to go off beside the first.
 const secondFrom = 32
@@ -109,9 +139,12 @@ func (e Entry) start() (start string, wait time.Duration) {
 
 // send stores a batch in one round trip.
 func (o *outbox) send(writer int, batch []*parcel) {
-	// The callers' contexts differ; each waits under its own. One that ends must not take the others' jobs along.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].delivery.ctx), sendTime)
-	defer cancel()
+	ctx := o.client.sending.context(batch[0].delivery.ctx)
+	if len(batch) == 1 && batch[0].more == nil {
+		if batch, _ = o.load(batch); len(batch) == 0 || o.sendOne(ctx, writer, batch[0]) {
+			return
+		}
+	}
 	var calls []*call
 	var loads [][]*parcel
 	for len(batch) > 0 {
@@ -129,6 +162,29 @@ func (o *outbox) send(writer int, batch []*parcel) {
 		list := call.args[:0]
 		argLists.Put(&list)
 	}
+}
+
+// sendOne stores a plain job that goes alone. False means that the request is to be made in full, and keeps its number: nothing was done, or
+// the answer was lost.
+func (o *outbox) sendOne(ctx context.Context, writer int, p *parcel) bool {
+	queue, request := o.line.queue, o.requests[writer]+1
+	push := &call{
+		script: pushScript,
+		keys:   []string{wire.PendingKey(queue), wire.JobKey(queue, p.id), wire.SentKey(queue, o.sender(writer, 0))},
+		args:   []any{request, &p.id, &p.msg},
+	}
+	o.client.run(ctx, push)
+	stored, err := push.reply.Int()
+	if err == nil && stored == 0 || err != nil && unanswered(err) || push.unheard() {
+		return false
+	}
+	o.requests[writer] = request
+	answer := o.confirmed(push, Stored{State: Pending})
+	if err != nil {
+		answer = o.failed(err)
+	}
+	p.settle(&answer)
+	return true
 }
 
 // sendTries is how often a round trip is tried whose answer was lost, on top of go-redis' own tries.
@@ -199,7 +255,7 @@ func (o *outbox) answer(call *call, load []*parcel) {
 	}
 	same := o.confirmed(call, Stored{State: Pending})
 	if err != nil {
-		same = Stored{Err: fmt.Errorf("enqueue to %q: %w", o.line.queue, err)}
+		same = o.failed(err)
 	}
 	for n, p := range load {
 		if err != nil || plain {
@@ -209,6 +265,10 @@ func (o *outbox) answer(call *call, load []*parcel) {
 		own := o.confirmed(call, stored(reply[2*n], reply[2*n+1]))
 		p.settle(&own)
 	}
+}
+
+func (o *outbox) failed(err error) Stored {
+	return Stored{Err: fmt.Errorf("enqueue to %q: %w", o.line.queue, err)}
 }
 
 // confirmed adds that the replicas were not heard of.

@@ -28,6 +28,7 @@ type Client struct {
 	session string
 
 	outboxes sync.Map // line -> *outbox
+	sending  sending
 
 	// plain is set once the server turned out not to know the first line of our scripts.
 	plain atomic.Bool
