@@ -68,7 +68,7 @@ if owner then
 	if ahead < 0 then
 		return redis.error_reply("STALE a later request was answered")
 	end
-	if ahead == 0 then
+	if ahead == 0 and (last == request or ARGV[10] == "1") then
 		reply[8] = number
 		if last ~= request then
 			call("HSET", KEYS[5], worker, number .. " " .. request) -- it was a claim, which runs no more now

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -93,6 +94,9 @@ func TestNoIDIsTakenForAnother(t *testing.T) {
 	})
 }
 
+// standing is a client that blocks, with more behind.
+var standing = regexp.MustCompile(`qbuf=[1-9].* cmd=blmove `)
+
 // What a waiting fetch took whose answer is lost is found at once, though nothing more is pushed.
 func TestALostAnswerToAWaitingFetchIsAskedForAgain(t *testing.T) {
 	t.Parallel()
@@ -124,7 +128,7 @@ func TestALostAnswerToAWaitingFetchIsAskedForAgain(t *testing.T) {
 				b.fetchAs(idle, 1)
 				waiting(b.waiter(b.ctx, idle), q, always)
 			}
-			eventually(t, "the push will be heard", func() bool { return strings.Contains(b.rdb.ClientList(b.ctx).Val(), "cmd=blmove") })
+			eventually(t, "the claim stands in Redis", func() bool { return standing.MatchString(b.rdb.ClientList(b.ctx).Val()) })
 			b.rdb.ConfigSet(b.ctx, "slowlog-log-slower-than", "0")
 			cut.set(1)
 			b.enqueue("a")

@@ -213,25 +213,32 @@ func (t *Waiter) watch(l *lane) (got Fetched, full bool, err error) {
 	w, pending := t.worker, wire.PendingKey(l.queue)
 	note, claim := w.watchCall(l), w.claimCall(l)
 	if !l.taught {
-		// What a claim may not follow, it does not run after.
 		if w.client.run(t.ctx, note, w.vainClaim(l)); note.reply.Err() != nil {
 			return Fetched{}, redis.HasErrorPrefix(note.reply.Err(), "OOM"), note.reply.Err()
 		}
 		l.taught = true
 	}
 	plain, pipe := w.client.plain.Load(), t.rdb.Pipeline()
-	note.queue(t.ctx, pipe, plain)
+	var mine redis.Cmder
+	if l.noted == l.request {
+		mine = pipe.Set(t.ctx, wire.WatcherKey(l.queue), w.id, watchTime)
+	} else {
+		mine = note.queue(t.ctx, pipe, plain)
+	}
 	pushed := pipe.BLMove(t.ctx, pending, pending, "RIGHT", "RIGHT", blockTime)
 	claim.queue(t.ctx, pipe, plain)
 	l.open = true
 	_, _ = pipe.Exec(t.ctx)
 
+	if mine.Err() == nil {
+		l.noted = l.request
+	}
 	got, err = t.claimed(l, claim)
-	if redis.HasErrorPrefix(pushed.Err(), "OOM") || redis.HasErrorPrefix(note.reply.Err(), "OOM") {
+	if redis.HasErrorPrefix(pushed.Err(), "OOM") || redis.HasErrorPrefix(mine.Err(), "OOM") {
 		l.setWatch(watchOurs) // nobody else was told so
 		return got, true, err
 	}
-	for _, fault := range [...]error{err, note.reply.Err(), pushed.Err()} {
+	for _, fault := range [...]error{err, mine.Err(), pushed.Err()} {
 		switch {
 		case isNoScript(fault):
 			l.taught = false
@@ -281,10 +288,13 @@ func (t *Waiter) claimed(l *lane, claim *call) (Fetched, error) {
 		return Fetched{}, err
 	}
 	l.open = false
+	job, answered := reply.([]any)
+	if answered && len(job) == 0 {
+		return Fetched{}, nil // the next claim needs no other note
+	}
 	request := l.request
 	l.request++
-	job, _ := reply.([]any)
-	if len(job) == 0 {
+	if !answered {
 		return Fetched{}, nil
 	}
 	if len(job) != claimValues {
