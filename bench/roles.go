@@ -39,7 +39,8 @@ func work(ctx context.Context, p *parent, o order) error {
 	if err != nil {
 		return err
 	}
-	var tally tally
+	tally := tally{news: make(chan struct{}, 1)}
+	tally.resting.Store(true)
 	for range max(o.Workers, 1) {
 		run, err := e.worker(ctx, o.Addr, o.Worker, tally.handle)
 		if err != nil {
@@ -71,6 +72,9 @@ type tally struct {
 	runs        []runnable
 	handled     atomic.Int64
 	first, last atomic.Int64 // Unix ns
+
+	resting atomic.Bool // report waits for the next job
+	news    chan struct{}
 }
 
 func (t *tally) handle(int64) {
@@ -79,6 +83,9 @@ func (t *tally) handle(int64) {
 		t.first.Store(now)
 	}
 	t.last.Store(now)
+	if t.resting.Load() && t.resting.CompareAndSwap(true, false) {
+		t.news <- struct{}{}
+	}
 }
 
 func (t *tally) start(ctx context.Context) <-chan error {
@@ -92,21 +99,27 @@ func (t *tally) start(ctx context.Context) <-chan error {
 // reportEvery bounds how exactly a parent sees the progress; the times in a report are exact.
 const reportEvery = 10 * time.Millisecond
 
+// report rests while nothing is run: what an idle worker costs is not to be the report's.
 func (t *tally) report(p *parent, failed <-chan error) {
-	ticker := time.NewTicker(reportEvery)
-	defer ticker.Stop()
+	var tick <-chan time.Time
 	told := int64(0)
 	for {
 		select {
 		case err := <-failed:
 			p.tell(message{Kind: kindError, Error: fmt.Sprintf("the worker stopped: %v", err)})
 			return
-		case <-ticker.C:
+		case <-t.news:
+		case <-tick:
 		}
+		tick = time.After(reportEvery)
 		if handled := t.handled.Load(); handled != told {
 			// Last is read after the count: it may be of a later job, never of an earlier one.
 			p.tell(message{Kind: kindProgress, Handled: handled, First: t.first.Load(), Last: t.last.Load(), At: time.Now().UnixNano()})
 			told = handled
+			continue
+		}
+		if t.resting.Store(true); t.handled.Load() == told {
+			tick = nil
 		}
 	}
 }
