@@ -13,6 +13,7 @@ if watcher and watcher ~= ARGV[1] then
 	return 0
 end
 redis.call("DEL", KEYS[2])
-redis.call("LPUSH", KEYS[1], "1")
-redis.call("LTRIM", KEYS[1], 0, 0)
+if redis.call("LPUSH", KEYS[1], "1") > 1 then
+	redis.call("LTRIM", KEYS[1], 0, 0)
+end
 return watcher and 1 or 0

@@ -216,7 +216,7 @@ func (t *Waiter) watch(l *lane) (got Fetched, full bool, err error) {
 		if w.client.run(t.ctx, note, w.vainClaim(l)); note.reply.Err() != nil {
 			return Fetched{}, redis.HasErrorPrefix(note.reply.Err(), "OOM"), note.reply.Err()
 		}
-		l.taught = true
+		l.taught, l.noted = true, l.request
 	}
 	plain, pipe := w.client.plain.Load(), t.rdb.Pipeline()
 	var mine redis.Cmder
