@@ -127,6 +127,11 @@ func (o options) report(ctx context.Context, progress io.Writer) (*Report, error
 	if o.rounds > 0 {
 		plan.Rounds = o.rounds
 	}
+	if o.profile != "" {
+		if err := os.MkdirAll(o.profile, 0o750); err != nil {
+			return nil, err
+		}
+	}
 	r, err := newRunner(ctx, plan, o.engines, progress)
 	if err != nil {
 		return nil, err

@@ -48,14 +48,19 @@ type sendContext struct {
 	since           time.Time
 }
 
-// Value is the caller's, which hooks of go-redis may want.
-func (c *sendContext) Value(key any) any { return c.values.Value(key) }
+// Value is the caller's, which hooks of go-redis may want. What tells how a context ends is not.
+func (c *sendContext) Value(key any) any {
+	if own := c.Context.Value(key); own != nil {
+		return own
+	}
+	return c.values.Value(key)
+}
 
 func (s *sending) context(values context.Context) context.Context {
 	shared := s.shared.Load()
 	if shared == nil || time.Since(shared.since) > sendTime {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*sendTime)
-		context.AfterFunc(ctx, cancel)
+		context.AfterFunc(ctx, cancel) // not before its time: a round trip may be under way
 		shared = &sendContext{Context: ctx, since: time.Now()}
 		s.shared.Store(shared)
 	}

@@ -182,11 +182,7 @@ func draw(n int, lanes []*lane) []int {
 func (p *pool) passOn(fetching *sync.WaitGroup, lanes []*lane) {
 	p.ringFor(lanes)
 	for _, l := range lanes {
-		fetching.Go(func() {
-			if err := p.waiter.PassOn(p.fetches, l.name); err != nil {
-				p.redis.failed("fetch from "+l.name, err)
-			}
-		})
+		fetching.Go(func() { p.pass(l) })
 	}
 }
 

@@ -62,6 +62,7 @@ func (p *pool) await(ctx context.Context, l *lane) bool {
 		return true
 	case err == nil, errors.Is(err, queue.ErrBusy):
 		p.ready(l)
+		p.pass(l) // the next one looks too: there may be more jobs than slots here
 	case ctx.Err() == nil:
 		p.redis.failed("fetch from "+l.name, err)
 		p.rest(l)
@@ -98,9 +99,16 @@ func (p *pool) passWatches() {
 	ctx, cancel := context.WithTimeout(p.base, leaveWithin)
 	defer cancel()
 	for _, l := range p.lanes {
-		if err := p.waiter.PassOn(ctx, l.name); err != nil {
-			p.redis.failed("fetch from "+l.name, err)
-		}
+		p.passWithin(ctx, l)
+	}
+}
+
+// pass gives a queue's watch, if it is here, to the next idle worker.
+func (p *pool) pass(l *lane) { p.passWithin(p.fetches, l) }
+
+func (p *pool) passWithin(ctx context.Context, l *lane) {
+	if err := p.waiter.PassOn(ctx, l.name); err != nil {
+		p.redis.failed("fetch from "+l.name, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -122,4 +123,42 @@ func TestMixedFleetRunsEachJobOnce(t *testing.T) {
 		t.Errorf("one fleet took nothing: ours %d, stock %d", ours.Load(), theirs.Load())
 	}
 	b.atRest("default")
+}
+
+// A push of as many jobs as there are idle workers with one slot brings all of them to work: who has taken the last slot's job tells the next.
+func TestABacklogWakesTheWholeFleet(t *testing.T) {
+	t.Parallel()
+	b := newPoolBench(t)
+	const fleet, rounds = 4, 20
+	started, goOn := make(chan struct{}, fleet), make(chan struct{})
+	handler := echo.HandledBy(func(context.Context, payload) error {
+		started <- struct{}{}
+		<-goOn
+		return nil
+	})
+	for range fleet {
+		cfg := b.config()
+		cfg.Concurrency = 1
+		b.start(cfg, handler)
+	}
+	for round := range rounds {
+		b.eventually("all of them stand in line", func() bool {
+			return strings.Count(b.rdb.ClientList(t.Context()).Val(), "cmd=blmove")+strings.Count(b.rdb.ClientList(t.Context()).Val(), "cmd=blpop") >= fleet
+		})
+		for _, r := range echo.EnqueueMany(t.Context(), b.client, make([]payload, fleet)) {
+			if r.Err != nil {
+				t.Fatal(r.Err)
+			}
+		}
+		for n := range fleet {
+			select {
+			case <-started:
+			case <-time.After(5 * time.Second): // sooner than a watch that nobody hands on is made anew
+				t.Fatalf("round %d: %d of %d idle workers came", round, n, fleet)
+			}
+		}
+		for range fleet {
+			goOn <- struct{}{}
+		}
+	}
 }

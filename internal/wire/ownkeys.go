@@ -1,6 +1,6 @@
 package wire
 
-// MarksKey is the hash of the workers that run jobs: worker -> "<number> <last fetch>". The number stands in the leases of its jobs, see
+// MarksKey is the hash of the workers that run jobs: worker -> "<number> <last fetch or claim>". The number stands in the leases of its jobs, see
 // Mark; a last fetch that is sent again gets the first answer. The field "" holds the last number given.
 func MarksKey(queue string) string { return OwnPrefix(queue) + "marks" }
 
@@ -19,7 +19,7 @@ func DueKey(queue string) string { return OwnPrefix(queue) + "due" }
 // AlarmKey is a list that gets an element when a job falls due before all others: the keeper sleeps on it.
 func AlarmKey(queue string) string { return OwnPrefix(queue) + "alarm" }
 
-// SentKey is the hash of a sender's last request to store jobs and its answers. It expires.
+// SentKey is a sender's last request to store jobs and its answers. It expires.
 func SentKey(queue, sender string) string { return OwnPrefix(queue) + "sent:" + sender }
 
 // UndecodableKey is the zset of jobs whose message can't be decoded, scored by when they were set aside, in Unix seconds.
