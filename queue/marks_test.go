@@ -106,6 +106,7 @@ func TestALostAnswerToAWaitingFetchIsAskedForAgain(t *testing.T) {
 			server := redistest.Start(t)
 			cut := newCutter(t, server.Addr(), 1)
 			cut.set(0)
+			cut.from = 50 // not the answer to what stands before the blocking command
 			rdb := redis.NewClient(&redis.Options{
 				Addr: cut.listener.Addr().String(), MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 			})

@@ -25,6 +25,7 @@ type cutter struct {
 
 	mu   sync.Mutex
 	rate float64
+	from int // bytes of a reply that may be cut
 	rng  *rand.Rand
 	cuts int
 }
@@ -65,7 +66,7 @@ func (c *cutter) serve(client net.Conn) {
 	buf := make([]byte, 1<<20)
 	for {
 		n, err := server.Read(buf)
-		if err != nil || c.cut() {
+		if err != nil || c.cut(n) {
 			break
 		}
 		if _, err := client.Write(buf[:n]); err != nil {
@@ -76,10 +77,10 @@ func (c *cutter) serve(client net.Conn) {
 	wg.Wait()
 }
 
-func (c *cutter) cut() bool {
+func (c *cutter) cut(n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.rng.Float64() >= c.rate {
+	if n < c.from || c.rng.Float64() >= c.rate {
 		return false
 	}
 	c.cuts++
