@@ -381,10 +381,10 @@ func TestWebhookDeadEndpoint(t *testing.T) {
 	if most > 2 || calls > endpoints.DefaultFailures+1 {
 		t.Errorf("the dead endpoint got %d calls, %d at once; want at most %d, 2 at once", calls, most, endpoints.DefaultFailures+1)
 	}
-	p.eventually("the jobs rest", func() bool { b := p.backlog(); return b.Pending+b.Active == 0 })
-	if b := p.backlog(); b.Scheduled+b.Retry != deadJobs || b.Dead != 0 {
-		t.Errorf("of %d jobs for the dead endpoint there are %+v", deadJobs, b)
-	}
+	p.eventually("all its jobs rest", func() bool { // some come back now and then
+		b := p.backlog()
+		return b.Pending+b.Active == 0 && b.Scheduled+b.Retry == deadJobs && b.Dead == 0
+	})
 	t.Logf("%d deliveries in %v beside %d calls of the dead endpoint", 9*each, took.Round(time.Millisecond), calls)
 }
 

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Takes the oldest pending job for a worker that has waited for it: fetch.lua for what comes to an idle fleet. It stands in Redis behind the
+-- Takes the oldest pending job for a worker that has waited for it, and hands the watch on: fetch.lua for what comes to an idle fleet. It stands in Redis behind the
 -- worker's blocking command, so that a push runs it, in a Redis that has slept: each kind of command costs some 12 us then.
 --
 -- KEYS[1] asynq:{q}:pending
@@ -8,12 +8,15 @@
 -- KEYS[4] asynq:{q}:paused
 -- KEYS[5] bellhop:{q}:marks
 -- KEYS[6] bellhop:{q}:suspects
+-- KEYS[7] bellhop:{q}:watch
+-- KEYS[8] bellhop:{q}:watcher
 -- ARGV[1] prefix of the jobs' hashes, asynq:{q}:t:
 -- ARGV[2] worker
 -- ARGV[3] the worker's entry in its marks, as watch.lua has left it: another one, or none, means that the worker has left, was reaped, or
 --   has fetched since
 -- ARGV[4] lease in seconds
 -- ARGV[5] the mark as a fraction, ".000244140625"
+-- ARGV[6] how long the watch stays with a worker that says nothing (ms)
 --
 -- Returns nothing if there is no job, and 0 if the job is one for fetch.lua to see to. Else the seconds and microseconds of Redis' clock, the
 -- jobs left in pending, the job's id and message.
@@ -42,6 +45,16 @@ end
 local msg = redis.pcall("HGET", key, "msg")
 if type(msg) ~= "string" then
 	return putBack()
+end
+
+-- The next idle worker looks while this one works, whatever becomes of it.
+local watcher = call("GETDEL", KEYS[8])
+if watcher == ARGV[2] then
+	if call("LPUSH", KEYS[7], "1") > 1 then
+		call("LTRIM", KEYS[7], 0, 0)
+	end
+elseif watcher then
+	call("SET", KEYS[8], watcher, "PX", ARGV[6]) -- another one has it by now
 end
 
 call("HSET", key, "state", "active")

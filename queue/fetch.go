@@ -179,7 +179,7 @@ func (a *Answer) askWithEnds(fetch *call) {
 func (w *Worker) fetchCall(l *lane, n, suspects int) *call {
 	lost := l.lost()
 	idle := number(l.count() == 0 && !l.unread.Load())
-	watching := number(l.mood().watch != watchNone)
+	watching := number(l.mood().watching)
 	again := number(l.open) // an earlier copy may be on its way
 	args := make([]any, 0, 11+len(lost))
 	args = append(args, wire.JobPrefix(l.queue), w.id, l.name("f", l.request), wire.FetchMark(l.request), n, int(leaseTime/time.Second),
@@ -267,7 +267,7 @@ func (w *Worker) sort(ctx context.Context, l *lane, n int, request int64, reply 
 		ours = ours[:n]
 	}
 	out.Jobs = ours
-	l.fetched(out, watch(head[8]))
+	l.fetched(out, head[8] == 1)
 	if len(ends) == 0 {
 		return out, nil
 	}

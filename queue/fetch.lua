@@ -112,6 +112,7 @@ if not number then
 		return redis.error_reply("ERR the queue has as many workers as leases can tell apart")
 	end
 	call("HSET", KEYS[5], worker, number .. " " .. request)
+	call("ZADD", KEYS[8], "NX", now[1] * 1000 + math.floor(now[2] / 1000), worker) -- who has a number is missed when he falls silent
 end
 reply[8] = number
 

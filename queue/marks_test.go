@@ -191,7 +191,7 @@ func TestEndsAreJudgedByTheirOwnCall(t *testing.T) {
 func (b *bundle) claimed() []any {
 	b.t.Helper()
 	for _, entry := range b.rdb.SlowLogGet(b.ctx, 128).Val() {
-		if len(entry.Args) == 14 && entry.Args[0] == "evalsha" && entry.Args[3] == wire.PendingKey(q) {
+		if len(entry.Args) == 17 && entry.Args[0] == "evalsha" && entry.Args[3] == wire.PendingKey(q) {
 			claim := make([]any, len(entry.Args))
 			for i, arg := range entry.Args {
 				claim[i] = arg

@@ -145,13 +145,15 @@ func (e Entry) start() (start string, wait time.Duration) {
 // send stores a batch in one round trip.
 func (o *outbox) send(writer int, batch []*parcel) {
 	ctx := o.client.sending.context(batch[0].delivery.ctx)
+	var calls []*call
+	var loads [][]*parcel
 	if len(batch) == 1 && batch[0].more == nil {
 		if batch, _ = o.load(batch); len(batch) == 0 || o.sendOne(ctx, writer, batch[0]) {
 			return
 		}
+		// Whoever has gone meanwhile, the request has its number: it must not be another one's.
+		calls, loads, batch = append(calls, o.call(writer, 0, batch)), append(loads, batch), nil
 	}
-	var calls []*call
-	var loads [][]*parcel
 	for len(batch) > 0 {
 		var load []*parcel
 		load, batch = o.load(batch)

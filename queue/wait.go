@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,7 +17,7 @@ import (
 // How an idle fleet hears of a push without polling. Each queue has one watch, an element of a list. Idle workers block on that list, and
 // Redis serves the one that has waited longest. Who has the watch blocks on the pending list itself (BLMOVE from its right end
 // to its right end, which moves nothing), so that any producer's push wakes it, stock asynq's too. Its claim stands in Redis behind
-// the blocked command, so that the push runs it without another round trip. Then it hands the watch on, and the next one looks while this one
+// the blocked command, so that the push runs it without another round trip. It hands the watch on, and the next one looks while this one
 // works. So a push wakes one worker, not fifty; a backlog wakes them one after the other; nothing but a look is ever in the hands of a worker
 // that dies.
 var (
@@ -55,6 +56,7 @@ type Waiter struct {
 	rdb    redis.UniversalClient
 	ctx    context.Context //nolint:containedctx // its end closes the connections, which is what interrupts a blocked command
 	stop   func() bool
+	closed atomic.Bool
 }
 
 // Waiter opens the connections. The end of ctx closes them: what waits returns at once.
@@ -68,8 +70,11 @@ func (w *Worker) Waiter(ctx context.Context) (*Waiter, error) {
 	return t, nil
 }
 
+func (t *Waiter) isEnded() bool { return t.closed.Load() || t.ctx.Err() != nil }
+
 // Close ends all waiting, as the end of the context does.
 func (t *Waiter) Close() error {
+	t.closed.Store(true)
 	if !t.stop() {
 		return nil // the context's end closes them
 	}
@@ -95,8 +100,7 @@ func dedicated(rdb redis.UniversalClient, conns int) (redis.UniversalClient, err
 }
 
 // Wait blocks until the queue has a pending job and it is this worker's turn to look, and takes it. Slots may have been given away by then:
-// what can't start is to be handed back. No job, and no error, means: Fetch. Then Wait again at once, or Fetch or PassOn: until then, a push
-// wakes nobody.
+// what can't start is to be handed back. No job, and no error, means: Fetch at once, or PassOn. Until then, a push wakes nobody.
 //
 // free is asked before the worker stands in line for long; Wait returns ErrBusy once it says no. It fails only with ErrBusy or when the
 // Waiter is closed: Redis out of reach is waited for.
@@ -105,7 +109,7 @@ func (t *Waiter) Wait(queue string, free func() bool) (Fetched, error) {
 	if err != nil {
 		return Fetched{}, err
 	}
-	for !l.isOpen() { // what a lost answer has taken must not wait for the next push
+	for t.isEnded() || !l.isOpen() { // what a lost answer has taken must not wait for the next push
 		if !free() {
 			return Fetched{}, t.busy(l)
 		}
@@ -136,7 +140,7 @@ func (l *lane) isOpen() bool {
 func (t *Waiter) mend(l *lane) {
 	ctx, cancel := context.WithTimeout(t.ctx, pollTime)
 	defer cancel()
-	l.setWatch(watchNone)
+	l.setWatching(false)
 	_ = t.worker.pass(ctx, l.queue)
 }
 
@@ -162,9 +166,7 @@ func (t *Waiter) look(l *lane) (Fetched, bool, error) {
 		l.unblock()
 		t.sleep(pollTime / 4)
 		return Fetched{}, false, nil
-	case mood.watch == watchOwed:
-		return Fetched{}, false, t.PassOn(t.ctx, l.queue)
-	case mood.watch == watchNone:
+	case !mood.watching:
 		return Fetched{}, false, t.takeWatch(l)
 	}
 	got, full, err := t.watch(l)
@@ -177,9 +179,7 @@ func (t *Waiter) look(l *lane) (Fetched, bool, error) {
 	case errors.Is(err, redis.Nil):
 		return got, false, nil
 	}
-	if t.ctx.Err() == nil { // interrupted by our own end, it is still ours to pass on
-		l.setWatch(watchNone)
-	}
+	l.setWatching(t.ctx.Err() != nil) // interrupted by our own end, it is still ours to pass on
 	return got, false, err
 }
 
@@ -200,7 +200,7 @@ func (t *Waiter) takeWatch(l *lane) error {
 		return nil
 	}
 	if err == nil {
-		l.setWatch(watchOurs)
+		l.setWatching(true)
 	}
 	return err
 }
@@ -219,26 +219,28 @@ func (t *Waiter) watch(l *lane) (got Fetched, full bool, err error) {
 		l.taught, l.noted = true, l.request
 	}
 	plain, pipe := w.client.plain.Load(), t.rdb.Pipeline()
-	var mine redis.Cmder
-	if l.noted == l.request {
-		mine = pipe.Set(t.ctx, wire.WatcherKey(l.queue), w.id, watchTime)
-	} else {
-		mine = note.queue(t.ctx, pipe, plain)
+	mine := pipe.Set(t.ctx, wire.WatcherKey(l.queue), w.id, watchTime)
+	var unnoted error
+	renote := l.noted != l.request || time.Since(l.lastBeat()) > idleBeat+BeatInterval // it may be refused
+	if renote {
+		note.queue(t.ctx, pipe, plain)
 	}
 	pushed := pipe.BLMove(t.ctx, pending, pending, "RIGHT", "RIGHT", blockTime)
 	claim.queue(t.ctx, pipe, plain)
 	l.open = true
 	_, _ = pipe.Exec(t.ctx)
 
-	if mine.Err() == nil {
-		l.noted = l.request
+	if renote {
+		if unnoted = note.reply.Err(); unnoted == nil {
+			l.noted = l.request
+		}
 	}
 	got, err = t.claimed(l, claim)
 	if redis.HasErrorPrefix(pushed.Err(), "OOM") || redis.HasErrorPrefix(mine.Err(), "OOM") {
-		l.setWatch(watchOurs) // nobody else was told so
+		l.setWatching(len(got.Jobs) == 0) // nobody else was told so
 		return got, true, err
 	}
-	for _, fault := range [...]error{err, mine.Err(), pushed.Err()} {
+	for _, fault := range [...]error{err, unnoted, mine.Err(), pushed.Err()} {
 		switch {
 		case isNoScript(fault):
 			l.taught = false
@@ -253,8 +255,8 @@ func (t *Waiter) watch(l *lane) (got Fetched, full bool, err error) {
 func (w *Worker) watchCall(l *lane) *call {
 	return &call{
 		script: watchScript,
-		keys:   []string{wire.MarksKey(l.queue), wire.WatcherKey(l.queue)},
-		args:   []any{w.id, l.number, l.session, l.request, watchTime.Milliseconds()},
+		keys:   []string{wire.MarksKey(l.queue), wire.BeatsKey(l.queue)},
+		args:   []any{w.id, l.number, l.session, l.request},
 	}
 }
 
@@ -271,9 +273,11 @@ func (w *Worker) claim(l *lane, entry string) *call {
 		script: claimScript,
 		keys: []string{
 			wire.PendingKey(l.queue), wire.ActiveKey(l.queue), wire.LeaseKey(l.queue), wire.PausedKey(l.queue),
-			wire.MarksKey(l.queue), wire.SuspectsKey(l.queue),
+			wire.MarksKey(l.queue), wire.SuspectsKey(l.queue), wire.WatchKey(l.queue), wire.WatcherKey(l.queue),
 		},
-		args: []any{wire.JobPrefix(l.queue), w.id, entry, int(leaseTime / time.Second), wire.NewMark(l.number, l.request).Fraction()},
+		args: []any{
+			wire.JobPrefix(l.queue), w.id, entry, int(leaseTime / time.Second), wire.NewMark(l.number, l.request).Fraction(), watchTime.Milliseconds(),
+		},
 	}
 }
 
@@ -300,12 +304,10 @@ func (t *Waiter) claimed(l *lane, claim *call) (Fetched, error) {
 	if len(job) != claimValues {
 		return Fetched{}, fmt.Errorf("%w: %d values", errUnexpected, len(job))
 	}
-	head := []any{job[0], job[1], job[2], int64(0), int64(0), int64(0), int64(0), l.number, int64(1)}
+	head := []any{job[0], job[1], job[2], int64(0), int64(0), int64(0), int64(0), l.number, int64(0)}
 	l.reading.Lock()
 	defer l.reading.Unlock()
-	got, err := t.worker.sort(t.ctx, l, 1, request, append(head, job[3:]...))
-	l.setWatch(watchOwed)
-	return got, err
+	return t.worker.sort(t.ctx, l, 1, request, append(head, job[3:]...))
 }
 
 // poll looks without a write, which a full Redis refuses.
@@ -331,11 +333,12 @@ func (t *Waiter) PassOn(ctx context.Context, queue string) error {
 	if err != nil {
 		return err
 	}
-	if l.mood().watch == watchNone {
+	if !l.mood().watching {
 		return nil
 	}
-	l.setWatch(watchNone)
+	l.setWatching(false)
 	if err := t.worker.pass(ctx, queue); err != nil {
+		l.setWatching(true)
 		return fmt.Errorf("pass on the watch of queue %q: %w", queue, err)
 	}
 	return nil
@@ -347,25 +350,16 @@ func (w *Worker) pass(ctx context.Context, queue string) error {
 
 // mood is what a lane's last fetch has told about waiting.
 type mood struct {
-	paused  bool
-	blocked bool // there are only jobs whose earlier attempt still runs here
-	watch   watch
+	paused   bool
+	blocked  bool // there are only jobs whose earlier attempt still runs here
+	watching bool // the worker has the queue's watch
 }
 
-// watch is whether the worker has the queue's watch.
-type watch int
-
-const (
-	watchNone watch = iota
-	watchOurs
-	watchOwed // it has brought a job: the next push is another worker's
-)
-
 // fetched keeps what a fetch tells about waiting.
-func (l *lane) fetched(f Fetched, watch watch) {
+func (l *lane) fetched(f Fetched, watching bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waits = mood{paused: f.Paused, blocked: f.HeldBack > 0 && len(f.Jobs) == 0, watch: watch}
+	l.waits = mood{paused: f.Paused, blocked: f.HeldBack > 0 && len(f.Jobs) == 0, watching: watching}
 }
 
 func (l *lane) mood() mood {
@@ -386,8 +380,8 @@ func (l *lane) unblock() {
 	l.waits.blocked = false
 }
 
-func (l *lane) setWatch(watch watch) {
+func (l *lane) setWatching(has bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waits.watch = watch
+	l.waits.watching = has
 }

@@ -105,7 +105,7 @@ const patience = 50 * time.Millisecond
 func (p *pool) takeStrictly(ctx context.Context, fetching *sync.WaitGroup, n int, lanes []*lane) {
 	for i, l := range lanes {
 		if n == 0 {
-			p.passOn(fetching, lanes[i:])
+			p.skip(fetching, lanes[i:])
 			return
 		}
 		got := make(chan int, 1)
@@ -143,7 +143,7 @@ func (p *pool) takeShares(ctx context.Context, fetching *sync.WaitGroup, n int, 
 		p.reserve(l, shares[i])
 		fetching.Go(func() { got <- p.fetch(ctx, l, shares[i]) })
 	}
-	p.passOn(fetching, left)
+	p.skip(fetching, left)
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for range asked {
@@ -178,11 +178,11 @@ func draw(n int, lanes []*lane) []int {
 	return shares
 }
 
-// passOn lets others look into queues that had no slot left here.
-func (p *pool) passOn(fetching *sync.WaitGroup, lanes []*lane) {
+// skip lets others look into queues that had no slot left here.
+func (p *pool) skip(fetching *sync.WaitGroup, lanes []*lane) {
 	p.ringFor(lanes)
 	for _, l := range lanes {
-		fetching.Go(func() { p.pass(l) })
+		fetching.Go(func() { p.passOn(p.fetches, l) })
 	}
 }
 

@@ -61,8 +61,10 @@ func (p *pool) await(ctx context.Context, l *lane) bool {
 	case err == nil && p.woken(ctx, l, got):
 		return true
 	case err == nil, errors.Is(err, queue.ErrBusy):
+		if len(got.Jobs) == 0 {
+			p.passOn(p.fetches, l) // there may be no slot to fetch for
+		}
 		p.ready(l)
-		p.pass(l) // the next one looks too: there may be more jobs than slots here
 	case ctx.Err() == nil:
 		p.redis.failed("fetch from "+l.name, err)
 		p.rest(l)
@@ -99,14 +101,12 @@ func (p *pool) passWatches() {
 	ctx, cancel := context.WithTimeout(p.base, leaveWithin)
 	defer cancel()
 	for _, l := range p.lanes {
-		p.passWithin(ctx, l)
+		p.passOn(ctx, l)
 	}
 }
 
-// pass gives a queue's watch, if it is here, to the next idle worker.
-func (p *pool) pass(l *lane) { p.passWithin(p.fetches, l) }
-
-func (p *pool) passWithin(ctx context.Context, l *lane) {
+// passOn gives a queue's watch, if it is here, to the next idle worker.
+func (p *pool) passOn(ctx context.Context, l *lane) {
 	if err := p.waiter.PassOn(ctx, l.name); err != nil {
 		p.redis.failed("fetch from "+l.name, err)
 	}
