@@ -21,7 +21,10 @@ import (
 )
 
 // dropper loses the answer of the next pipeline.
-type dropper struct{ drop atomic.Bool }
+type dropper struct {
+	drop atomic.Bool
+	then func() // what happens meanwhile, nil is nothing
+}
 
 func (*dropper) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
@@ -31,6 +34,9 @@ func (d *dropper) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		err := next(ctx, cmds)
 		if d.drop.Swap(false) {
+			if d.then != nil {
+				d.then()
+			}
 			for _, cmd := range cmds {
 				cmd.SetErr(io.EOF)
 			}

@@ -64,3 +64,37 @@ func TestStaleCopiesChangeNothing(t *testing.T) {
 		t.Errorf("processed went from %s to %s", before, after)
 	}
 }
+
+// A request whose answer was lost keeps its number, also when its caller has gone: the next one's jobs would count as its own, answered as
+// stored and nowhere to be found.
+func TestALostAnswerKeepsItsNumber(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	t.Cleanup(func() { _ = rdb.Close() })
+	lossy := new(dropper)
+	rdb.AddHook(lossy)
+	b := setup(t, rdb)
+	b.enqueue("first")
+	two := func(id string) []queue.Entry {
+		elsewhere := message(id)
+		elsewhere.Queue = "other"
+		return []queue.Entry{{Message: message(id)}, {Message: elsewhere}}
+	}
+	for name, entries := range map[string]func(id string) []queue.Entry{
+		"alone":     func(id string) []queue.Entry { return two(id)[:1] },
+		"of a call": two,
+	} {
+		ctx, leave := context.WithCancel(b.ctx)
+		lossy.then = leave
+		lossy.drop.Store(true)
+		b.client.Enqueue(ctx, entries(name+"-lost"))
+		next := entries(name + "-next")
+		for i, s := range b.client.Enqueue(b.ctx, next) {
+			m := next[i].Message
+			if stored := rdb.Exists(b.ctx, wire.JobKey(m.Queue, m.ID)).Val() == 1; s.Err != nil || !stored {
+				t.Errorf("%s: %+v, and stored is %v", name, s, stored)
+			}
+		}
+	}
+}

@@ -167,42 +167,109 @@ func TestWaitDoesNotSpinOnAPausedQueue(t *testing.T) {
 	b.finish(queue.Done(b.job(within(t, "resumed", done))))
 }
 
-// Whoever has taken a job gives the watch to the next idle worker, busy or not.
+// A claim hands the watch on, whatever becomes of the worker that it has brought the job to.
+func TestAClaimHandsTheWatchOn(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		b.worker.Beat(b.ctx)
+		b.fetch(1) // nothing, but the worker has a number
+		first := waiting(b.waiter(b.ctx, b.worker), q, always)
+		b.eventuallyWatches(b.worker.ID())
+		heir := b.other("idle")
+		heir.Beat(b.ctx)
+		b.fetchAs(heir, 1)
+		idle := waiting(b.waiter(b.ctx, heir), q, always)
+		b.enqueue("a")
+		b.job(within(t, "the watcher takes the job", first)) // and is heard of no more
+
+		b.eventuallyWatches("idle")
+		b.enqueue("b")
+		if woken := within(t, "the idle one is woken", idle); woken.err != nil || len(woken.Jobs) != 1 || woken.Jobs[0].ID != "b" {
+			t.Fatalf("%+v", woken)
+		}
+	})
+}
+
+// A worker that has the watch and can't use it passes it on: when it is busy, and when its waiting ends before it could.
 func TestAWorkerPassesTheWatchOn(t *testing.T) {
 	t.Parallel()
-	for name, then := range map[string]func(b *bundle, w *queue.Waiter){
-		"busy": func(b *bundle, w *queue.Waiter) {
-			if _, err := w.Wait(q, func() bool { return false }); !errors.Is(err, queue.ErrBusy) {
-				b.t.Errorf("got %v", err)
-			}
-		},
-		"idle": func(_ *bundle, w *queue.Waiter) { waiting(w, q, always) },
+	for name, busy := range map[string]func(leave func()) bool{
+		"busy":    func(func()) bool { return false },
+		"leaving": func(leave func()) bool { leave(); return false },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, redistest.New(t))
 			b.worker.Beat(b.ctx)
-			b.fetch(1) // nothing, but the worker has a number
-			waiter := b.waiter(b.ctx, b.worker)
-			first := waiting(waiter, q, always)
-			b.watched()
+			b.fetch(1)
+			ctx, leave := context.WithCancel(b.ctx)
+			defer leave()
+			waiter := b.waiter(ctx, b.worker)
+			b.rdb.LPush(b.ctx, wire.PendingKey(q), "orphan") // brings nothing, and the watch stays
+			if woken := within(t, "woken", waiting(waiter, q, always)); woken.err != nil || len(woken.Jobs) > 0 {
+				t.Fatalf("%+v", woken)
+			}
+			b.fetch(1)
 			heir := b.other("idle")
 			heir.Beat(b.ctx)
 			b.fetchAs(heir, 1)
-			idle := waiting(b.waiter(b.ctx, heir), q, always)
-			eventually(t, "both stand in line", func() bool { return strings.Count(b.rdb.ClientList(b.ctx).Val(), "cmd=bl") == 2 })
-			b.enqueue("a")
-			b.finish(queue.Done(b.job(within(t, "the watcher takes the job", first))))
-
-			then(b, waiter)
-			b.eventuallyWatches("idle")
-			b.enqueue("b")
-			woken := within(t, "the idle one is woken", idle)
-			if woken.err != nil || len(woken.Jobs) != 1 || woken.Jobs[0].ID != "b" {
-				t.Fatalf("%+v", woken)
+			waiting(b.waiter(b.ctx, heir), q, always)
+			if _, err := waiter.Wait(q, func() bool { return busy(leave) }); !errors.Is(err, queue.ErrBusy) {
+				t.Errorf("got %v", err)
 			}
+			if err := waiter.PassOn(b.ctx, q); err != nil { // as whoever stops does
+				t.Error(err)
+			}
+			b.eventuallyWatches("idle")
 		})
 	}
+}
+
+// A closed Waiter says so, even if a request of its worker is open.
+func TestAClosedWaiterSaysSo(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	b.worker.Beat(b.ctx)
+	b.fetch(1)
+	waiter := b.waiter(b.ctx, b.worker)
+	done := waiting(waiter, q, always)
+	b.eventuallyWatches(b.worker.ID())
+	if err := waiter.Close(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "interrupted", done)
+	for range 3 {
+		if w := within(t, "refused", waiting(waiter, q, always)); w.err == nil {
+			t.Errorf("%+v", w)
+		}
+	}
+}
+
+// After SCRIPT FLUSH the worker that waits is noted as the watcher all the same: else each idle one would watch.
+func TestForgottenScriptsLeaveOneWatcher(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	b.worker.Beat(b.ctx)
+	b.fetch(1)
+	waiter := b.waiter(b.ctx, b.worker)
+	done := waiting(waiter, q, always)
+	b.eventuallyWatches(b.worker.ID())
+	b.enqueue("a")
+	b.finish(queue.Done(b.job(within(t, "brought", done))))
+	b.rdb.ScriptFlush(b.ctx)
+	done = waiting(waiter, q, always)
+	b.eventuallyWatches(b.worker.ID())
+	b.enqueue("b")
+	b.finish(queue.Done(b.job(within(t, "woken", done)))) // by a fetch
+	done = waiting(waiter, q, always)
+	b.eventuallyWatches(b.worker.ID())
+	b.enqueue("c")
+	woken := within(t, "brought again", done)
+	if len(woken.Jobs) != 1 {
+		t.Errorf("%+v", woken)
+	}
+	b.finish(queue.Done(b.job(woken)))
 }
 
 func (b *bundle) eventuallyWatches(worker string) {
