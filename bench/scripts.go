@@ -7,8 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/bellhop-dev/bellhop/queue"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/bellhop-dev/bellhop/queue"
 )
 
 // scriptBatch is how many jobs a call takes or ends.

@@ -59,8 +59,8 @@ func (c *sendContext) Value(key any) any {
 func (s *sending) context(values context.Context) context.Context {
 	shared := s.shared.Load()
 	if shared == nil || time.Since(shared.since) > sendTime {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*sendTime)
-		context.AfterFunc(ctx, cancel) // not before its time: a round trip may be under way
+		ctx, cancel := context.WithTimeout(context.Background(), 2*sendTime) //nolint:forbidigo // shared by callers: it can be none of theirs
+		context.AfterFunc(ctx, cancel)                                       // not before its time: a round trip may be under way
 		shared = &sendContext{Context: ctx, since: time.Now()}
 		s.shared.Store(shared)
 	}

@@ -67,9 +67,8 @@ type call struct {
 }
 
 // queue makes the call one of a pipeline.
-func (c *call) queue(ctx context.Context, p redis.Pipeliner, plain bool) *redis.Cmd {
+func (c *call) queue(ctx context.Context, p redis.Pipeliner, plain bool) {
 	c.reply = p.EvalSha(ctx, c.script.name(plain), c.keys, c.args...)
-	return c.reply
 }
 
 // run sends the calls in one round trip (one for each node of a Cluster). Each has its own reply or error. A script that
