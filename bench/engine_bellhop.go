@@ -6,10 +6,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/bellhop-dev/bellhop/job"
 	"github.com/bellhop-dev/bellhop/worker"
+	"github.com/redis/go-redis/v9"
 )
 
 // bellhopEngine is bellhop through its public API, its worker on the engine of that name.

@@ -17,12 +17,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bellhop-dev/bellhop/internal/redisembed"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
-
-	"github.com/bellhop-dev/bellhop/internal/redisembed"
 )
 
 // postgres is a PostgreSQL server of our own. Each measurement gets a database, copied from one with River's tables.

@@ -7,9 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/bellhop-dev/bellhop/queue"
+	"github.com/redis/go-redis/v9"
 )
 
 // scriptBatch is how many jobs a call takes or ends.

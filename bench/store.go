@@ -8,10 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/bellhop-dev/bellhop/internal/redisembed"
 	"github.com/bellhop-dev/bellhop/internal/wire"
+	"github.com/redis/go-redis/v9"
 )
 
 // store is the fresh server, or database, of one measurement.

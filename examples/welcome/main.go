@@ -8,12 +8,12 @@ import (
 	"os/signal"
 	"syscall"
 
-	"example.com/welcome/handlers"
-	"example.com/welcome/tasks"
-	"github.com/redis/go-redis/v9"
-
 	"github.com/bellhop-dev/bellhop/triggers"
 	"github.com/bellhop-dev/bellhop/worker"
+	"github.com/redis/go-redis/v9"
+
+	"example.com/welcome/handlers"
+	"example.com/welcome/tasks"
 )
 
 func main() {

@@ -7,14 +7,14 @@ import (
 	"testing"
 	"time"
 
-	"example.com/welcome/handlers"
-	"example.com/welcome/tasks"
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
-
 	"github.com/bellhop-dev/bellhop/events"
 	"github.com/bellhop-dev/bellhop/job"
 	"github.com/bellhop-dev/bellhop/triggers"
+	"github.com/redis/go-redis/v9"
+
+	"example.com/welcome/handlers"
+	"example.com/welcome/tasks"
 )
 
 // openRedis is one inside this test, or the one at REDIS_URL.

@@ -7,9 +7,9 @@ import (
 	"io"
 	"time"
 
-	"example.com/welcome/tasks"
-
 	"github.com/bellhop-dev/bellhop/job"
+
+	"example.com/welcome/tasks"
 )
 
 // Mailer sends mail. This one writes it to Out, where yours would talk to a server.

@@ -5,10 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bellhop-dev/bellhop/job"
+
 	"example.com/welcome/handlers"
 	"example.com/welcome/tasks"
-
-	"github.com/bellhop-dev/bellhop/job"
 )
 
 // A handler is a function: its test needs no Redis and no worker.
