@@ -147,10 +147,8 @@ func (b *batcher[T]) take(writer int) []T {
 		n++
 	}
 	batch := b.waiting[:n:n]
-	if n == len(b.waiting) {
+	if b.waiting = b.waiting[n:]; len(b.waiting) == 0 {
 		b.waiting = nil
-	} else {
-		b.waiting = append([]T(nil), b.waiting[n:]...)
 	}
 	return batch
 }

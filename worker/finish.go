@@ -16,6 +16,9 @@ const (
 	// rideFrom is a number of ends that a fetch takes along whenever it goes out.
 	rideFrom = 16
 
+	// spares are as many batches as may be under way at once, with fetches and beside them.
+	spares = 4
+
 	// gatherTime is how long a busy queue's ends wait for others. Their slots are free already.
 	gatherTime = 500 * time.Microsecond
 )
@@ -64,13 +67,16 @@ func (p *pool) riders(l *lane) []queue.End {
 func (l *lane) addEnds(ends ...queue.End) {
 	if len(l.ends) == 0 {
 		l.oldest = time.Now()
+		if last := len(l.spare) - 1; l.ends == nil && last >= 0 {
+			l.ends, l.spare = l.spare[last], l.spare[:last]
+		}
 	}
 	l.ends = append(l.ends, ends...)
 }
 
 func (l *lane) takeEnds() []queue.End {
 	ends := l.ends
-	l.ends, l.spare = l.spare, nil
+	l.ends = nil
 	return ends
 }
 
@@ -91,7 +97,9 @@ func (p *pool) answered(l *lane, batch []queue.End, errs []error) {
 	p.mu.Lock()
 	p.unanswered -= len(batch)
 	clear(batch)
-	l.spare = batch[:0]
+	if len(l.spare) < spares && cap(batch) > 0 {
+		l.spare = append(l.spare, batch[:0])
+	}
 	stopping := p.stopping
 	p.mu.Unlock()
 	notify(p.wake)

@@ -19,7 +19,7 @@ type lane struct {
 	empty    chan struct{} // tells wait that a fetch found nothing more
 
 	ends    []queue.End
-	spare   []queue.End   // to write into once the ends are taken
+	spare   [][]queue.End // empty ones, to write into once the ends are taken
 	oldest  time.Time     // when the first of the ends came
 	stalled bool          // a fetch takes long: ends don't wait for it
 	ended   chan struct{} // tells finish that there are ends

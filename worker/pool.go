@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +30,8 @@ type pool struct {
 	readers      sync.WaitGroup // of answers
 
 	wake chan struct{} // tells dispatch that slots or lanes have changed
+
+	ballast []byte // see ballastFor
 
 	// Set by Run, before anything else starts.
 	waiter  *queue.Waiter
@@ -71,11 +75,27 @@ func newPool(w *Worker) (*pool, error) {
 		free: w.cfg.Concurrency,
 	}
 	p.enough, p.most = fetchSizes(w.cfg.Concurrency)
+	p.ballast = ballastFor(w.cfg.Concurrency)
 	for _, q := range w.cfg.Queues {
 		p.lanes = append(p.lanes, newLane(q))
 	}
 	slices.SortStableFunc(p.lanes, func(a, b *lane) int { return cmp.Compare(b.weight, a.weight) })
 	return p, nil
+}
+
+const (
+	ballastPerSlot = 64 << 10
+	mostBallast    = 16 << 20
+)
+
+// ballastFor is memory that is counted and never touched, so that it takes address space alone. Go collects garbage whenever the heap has
+// doubled: a busy pool of many slots, whose jobs come and go and leave next to nothing, would do so thirty times a second, on the cores that
+// Redis and handlers want. With a memory limit (GOMEMLIMIT), each byte is wanted for other things.
+func ballastFor(slots int) []byte {
+	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
+		return nil
+	}
+	return make([]byte, min(slots*ballastPerSlot, mostBallast))
 }
 
 // Run takes and runs jobs until ctx ends; then it lets the running ones finish and hands back the rest.
