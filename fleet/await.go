@@ -34,8 +34,8 @@ const (
 	// subscribeWithin is how long the first look waits for the subscription. Without one, looks must do.
 	subscribeWithin = time.Second
 
-	// wordGrace is how long the word of a job's end may take that a look has found gone.
-	wordGrace = 100 * time.Millisecond
+	// wordGrace is how long the word of a job's end may take that a look has found gone. A process with more to do than it can reads it late.
+	wordGrace = time.Second
 
 	// lingerTime is how long the connection stays for the next waiter.
 	lingerTime = 2 * time.Second
