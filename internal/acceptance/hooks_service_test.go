@@ -17,6 +17,7 @@ type hookService struct {
 	mu     sync.Mutex
 	jobs   map[string]*hookJob // by Idempotency-Key, which is the job's id
 	jobOf  map[hooked]string
+	coming map[string]int // what is excused of jobs that have not called yet
 	faults []string
 }
 
@@ -29,7 +30,7 @@ type hookJob struct {
 
 func newHookService(t testing.TB, expected map[hooked]delivery) *hookService {
 	t.Helper()
-	s := &hookService{expected: expected, jobs: make(map[string]*hookJob), jobOf: make(map[hooked]string)}
+	s := &hookService{expected: expected, jobs: make(map[string]*hookJob), jobOf: make(map[hooked]string), coming: make(map[string]int)}
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(s.Close)
 	return s
@@ -63,7 +64,7 @@ func (s *hookService) arrived(h hooked, id string) *hookJob {
 	s.jobOf[h] = id
 	j := s.jobs[id]
 	if j == nil {
-		j = &hookJob{hooked: h}
+		j = &hookJob{hooked: h, excused: s.coming[id]}
 		s.jobs[id] = j
 	}
 	if j.hooked != h {
@@ -73,13 +74,19 @@ func (s *hookService) arrived(h hooked, id string) *hookJob {
 	return j
 }
 
-// mark excuses one more call of each job that has called and whose end is not written: nobody can know that it took place.
-func (s *hookService) mark(written map[string]bool) {
+// mark excuses one more call of each job that has called and whose end is not written: nobody can know that it took place. The calls of
+// those that run may still be on their way.
+func (s *hookService) mark(written map[string]bool, running []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, j := range s.jobs {
 		if !written[id] {
 			j.excused++
+		}
+	}
+	for _, id := range running {
+		if s.jobs[id] == nil {
+			s.coming[id]++
 		}
 	}
 }

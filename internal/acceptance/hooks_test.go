@@ -306,7 +306,11 @@ func (p *hookPath) awaitAccepted(percent int) {
 // mark excuses one more call of each job that has called, and of whose end Redis knows nothing after somebody was killed.
 func (p *hookPath) mark() {
 	p.Helper()
-	p.service.mark(p.completed())
+	running, err := p.redis.Admin().LRange(p.Context(), wire.ActiveKey("hooks"), 0, -1).Result()
+	if err != nil {
+		p.Fatal(err)
+	}
+	p.service.mark(p.completed(), running)
 }
 
 func (p *hookPath) awaitJobs() {
