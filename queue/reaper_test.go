@@ -265,3 +265,45 @@ func TestADeathInALargeFleet(t *testing.T) {
 		}
 	}
 }
+
+// A worker that is lost without a word, idle or not, leaves its queue's watch to the others with the first look that misses it: what is pushed
+// must not wait until it is given up.
+func TestTheWatchOfTheLostIsFreeAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx, rdb := t.Context(), redistest.New(t)
+	client := New(rdb)
+	connect := func(name string) (*Worker, *redis.PubSub) {
+		w, err := client.NewWorker(name, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Beat(ctx)
+		sub := rdb.Subscribe(ctx, wire.AliveChannel(name))
+		t.Cleanup(func() { _ = sub.Close() })
+		if _, err := sub.Receive(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return w, sub
+	}
+	me, _ := connect("me")
+	_, line := connect("lost")
+	rdb.Del(ctx, wire.WatchKey("a")) // the beats made it
+	rdb.Set(ctx, wire.WatcherKey("a"), "lost", time.Minute)
+	r := me.Reaper(3)
+	look := func() int64 {
+		r.look(ctx, func(reaping Reaping) { t.Errorf("too soon: %+v", reaping) })
+		return rdb.LLen(ctx, wire.WatchKey("a")).Val()
+	}
+	if n := look(); n != 0 {
+		t.Errorf("%d watches, and one who has it", n)
+	}
+	_ = line.Close()
+	for end := time.Now().Add(10 * time.Second); rdb.PubSubNumSub(ctx, wire.AliveChannel("lost")).Val()[wire.AliveChannel("lost")] > 0; {
+		if time.Now().After(end) {
+			t.Fatal("the connection does not end")
+		}
+	}
+	if n := look(); n != 1 || rdb.Exists(ctx, wire.WatcherKey("a")).Val() != 0 {
+		t.Errorf("%d watches after a look", n)
+	}
+}

@@ -141,7 +141,7 @@ func (t *Waiter) mend(l *lane) {
 	ctx, cancel := context.WithTimeout(t.ctx, pollTime)
 	defer cancel()
 	l.setWatching(false)
-	_ = t.worker.pass(ctx, l.queue)
+	_ = t.worker.client.pass(ctx, l.queue, t.worker.id)
 }
 
 // ErrBusy tells that a Wait ended because the worker has no free slot.
@@ -337,15 +337,16 @@ func (t *Waiter) PassOn(ctx context.Context, queue string) error {
 		return nil
 	}
 	l.setWatching(false)
-	if err := t.worker.pass(ctx, queue); err != nil {
+	if err := t.worker.client.pass(ctx, queue, t.worker.id); err != nil {
 		l.setWatching(true)
 		return fmt.Errorf("pass on the watch of queue %q: %w", queue, err)
 	}
 	return nil
 }
 
-func (w *Worker) pass(ctx context.Context, queue string) error {
-	return w.client.do(ctx, passScript, []string{wire.WatchKey(queue), wire.WatcherKey(queue)}, w.id).Err()
+// pass gives a queue's watch, if the worker has it, to the next idle one.
+func (c *Client) pass(ctx context.Context, queue, worker string) error {
+	return c.do(ctx, passScript, []string{wire.WatchKey(queue), wire.WatcherKey(queue)}, worker).Err()
 }
 
 // mood is what a lane's last fetch has told about waiting.
