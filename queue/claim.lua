@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Takes the oldest pending job for a worker that has waited for it, and hands the watch on: fetch.lua for what comes to an idle fleet. It stands in Redis behind the
--- worker's blocking command, so that a push runs it, in a Redis that has slept: each kind of command costs some 12 us then.
+-- Takes the oldest pending job for a worker that has waited for it, and hands the watch on: fetch.lua for what comes to an idle fleet. It
+-- stands in Redis behind the worker's blocking command, so that a push runs it, in a Redis that has slept: each kind of command costs some
+-- 12 us then.
 --
 -- KEYS[1] asynq:{q}:pending
 -- KEYS[2] asynq:{q}:active

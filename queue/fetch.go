@@ -178,9 +178,9 @@ func (a *Answer) askWithEnds(fetch *call) {
 
 func (w *Worker) fetchCall(l *lane, n, suspects int) *call {
 	lost := l.lost()
-	idle := number(l.count() == 0 && !l.unread.Load())
-	watching := number(l.mood().watching)
-	again := number(l.open) // an earlier copy may be on its way
+	idle := flag(l.count() == 0 && !l.unread.Load())
+	watching := flag(l.mood().watching)
+	again := flag(l.open) // an earlier copy may be on its way
 	args := make([]any, 0, 11+len(lost))
 	args = append(args, wire.JobPrefix(l.queue), w.id, l.name("f", l.request), wire.FetchMark(l.request), n, int(leaseTime/time.Second),
 		idle, suspects, watching, again, len(lost))
@@ -195,8 +195,8 @@ func (w *Worker) fetchCall(l *lane, n, suspects int) *call {
 	}
 }
 
-// number is how scripts read a condition.
-func number(is bool) int {
+// flag is how scripts read a condition.
+func flag(is bool) int {
 	if is {
 		return 1
 	}

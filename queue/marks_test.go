@@ -49,11 +49,8 @@ func (d *dropper) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 // After 512 fetches a mark comes again. An answer that was lost and is asked for again names a job too that has run for so long: it runs on.
 func TestALongRunningJobOutlivesItsMark(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t)
-	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
-	t.Cleanup(func() { _ = rdb.Close() })
 	lossy := new(dropper)
-	rdb.AddHook(lossy)
+	_, rdb := hooked(t, lossy)
 	b := setup(t, rdb)
 	b.enqueue("long")
 	long := b.take()

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"github.com/bellhop-dev/bellhop/internal/redistest"
 	"github.com/bellhop-dev/bellhop/internal/wire"
 	"github.com/bellhop-dev/bellhop/queue"
 )
@@ -52,6 +53,16 @@ func (b *bundle) other(name string) *queue.Worker {
 		b.t.Fatal(err)
 	}
 	return w
+}
+
+// hooked is a client with a hook, and its server.
+func hooked(t *testing.T, hook redis.Hook) (*redistest.Server, *redis.Client) {
+	t.Helper()
+	server := redistest.Start(t)
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	t.Cleanup(func() { _ = rdb.Close() })
+	rdb.AddHook(hook)
+	return server, rdb
 }
 
 // message is a plain job.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/bellhop-dev/bellhop/internal/redistest"
 	"github.com/bellhop-dev/bellhop/internal/wire"
 	"github.com/bellhop-dev/bellhop/queue"
 )
@@ -35,11 +34,8 @@ func (r *recorder) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 // A request whose copy arrives after the next one, when its jobs have long run, changes nothing.
 func TestStaleCopiesChangeNothing(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t)
-	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
-	t.Cleanup(func() { _ = rdb.Close() })
 	rec := new(recorder)
-	rdb.AddHook(rec)
+	server, rdb := hooked(t, rec)
 	b := setup(t, rdb)
 	for _, id := range []string{"a", "b"} {
 		b.enqueue(id)
@@ -69,11 +65,8 @@ func TestStaleCopiesChangeNothing(t *testing.T) {
 // stored and nowhere to be found.
 func TestALostAnswerKeepsItsNumber(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t)
-	rdb := redis.NewClient(&redis.Options{Addr: server.Addr()})
-	t.Cleanup(func() { _ = rdb.Close() })
 	lossy := new(dropper)
-	rdb.AddHook(lossy)
+	_, rdb := hooked(t, lossy)
 	b := setup(t, rdb)
 	b.enqueue("first")
 	two := func(id string) []queue.Entry {

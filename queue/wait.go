@@ -221,7 +221,7 @@ func (t *Waiter) watch(l *lane) (got Fetched, full bool, err error) {
 	plain, pipe := w.client.plain.Load(), t.rdb.Pipeline()
 	mine := pipe.Set(t.ctx, wire.WatcherKey(l.queue), w.id, watchTime)
 	var unnoted error
-	renote := l.noted != l.request || time.Since(l.lastBeat()) > idleBeat+BeatInterval // it may be refused
+	renote := l.noted != l.request || time.Since(l.lastBeat()) > idleBeat+BeatInterval // who has not beaten for so long may be refused
 	if renote {
 		note.queue(t.ctx, pipe, plain)
 	}

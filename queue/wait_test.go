@@ -46,6 +46,17 @@ func waiting(w *queue.Waiter, name string, free func() bool) <-chan wake {
 	return done
 }
 
+// watch has the bundle's worker wait with the queue's watch, and a claim behind it.
+func (b *bundle) watch(ctx context.Context) (*queue.Waiter, <-chan wake) {
+	b.t.Helper()
+	b.worker.Beat(b.ctx)
+	b.fetch(1) // nothing, but the worker has a number
+	waiter := b.waiter(ctx, b.worker)
+	done := waiting(waiter, q, always)
+	b.eventuallyWatches(b.worker.ID())
+	return waiter, done
+}
+
 // job is what a Wait has brought, or else a Fetch brings.
 func (b *bundle) job(w wake) *queue.Job {
 	b.t.Helper()
@@ -172,10 +183,7 @@ func TestAClaimHandsTheWatchOn(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
 		b := setup(t, rdb)
-		b.worker.Beat(b.ctx)
-		b.fetch(1) // nothing, but the worker has a number
-		first := waiting(b.waiter(b.ctx, b.worker), q, always)
-		b.eventuallyWatches(b.worker.ID())
+		_, first := b.watch(b.ctx)
 		heir := b.other("idle")
 		heir.Beat(b.ctx)
 		b.fetchAs(heir, 1)
@@ -191,35 +199,40 @@ func TestAClaimHandsTheWatchOn(t *testing.T) {
 	})
 }
 
-// A worker that has the watch and can't use it passes it on: when it is busy, and when its waiting ends before it could.
+// A worker that has the watch and can't use it passes it on: when it is busy, and, if its waiting ends before it could, when it is told to.
 func TestAWorkerPassesTheWatchOn(t *testing.T) {
 	t.Parallel()
-	for name, busy := range map[string]func(leave func()) bool{
-		"busy":    func(func()) bool { return false },
-		"leaving": func(leave func()) bool { leave(); return false },
-	} {
+	for name, leaves := range map[string]bool{"busy": false, "leaving": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, redistest.New(t))
-			b.worker.Beat(b.ctx)
-			b.fetch(1)
 			ctx, leave := context.WithCancel(b.ctx)
 			defer leave()
-			waiter := b.waiter(ctx, b.worker)
+			waiter, done := b.watch(ctx)
 			b.rdb.LPush(b.ctx, wire.PendingKey(q), "orphan") // brings nothing, and the watch stays
-			if woken := within(t, "woken", waiting(waiter, q, always)); woken.err != nil || len(woken.Jobs) > 0 {
+			if woken := within(t, "woken", done); woken.err != nil || len(woken.Jobs) > 0 {
 				t.Fatalf("%+v", woken)
 			}
-			b.fetch(1)
 			heir := b.other("idle")
 			heir.Beat(b.ctx)
-			b.fetchAs(heir, 1)
+			b.fetchAs(heir, 1) // drops the orphan
 			waiting(b.waiter(b.ctx, heir), q, always)
-			if _, err := waiter.Wait(q, func() bool { return busy(leave) }); !errors.Is(err, queue.ErrBusy) {
+			if got := b.rdb.Get(b.ctx, wire.WatcherKey(q)).Val(); got != b.worker.ID() {
+				t.Fatalf("%q has the watch", got)
+			}
+			free := func() bool {
+				if leaves {
+					leave()
+				}
+				return false
+			}
+			if _, err := waiter.Wait(q, free); !errors.Is(err, queue.ErrBusy) {
 				t.Errorf("got %v", err)
 			}
-			if err := waiter.PassOn(b.ctx, q); err != nil { // as whoever stops does
-				t.Error(err)
+			if leaves {
+				if err := waiter.PassOn(b.ctx, q); err != nil {
+					t.Error(err)
+				}
 			}
 			b.eventuallyWatches("idle")
 		})
@@ -230,11 +243,7 @@ func TestAWorkerPassesTheWatchOn(t *testing.T) {
 func TestAClosedWaiterSaysSo(t *testing.T) {
 	t.Parallel()
 	b := setup(t, redistest.New(t))
-	b.worker.Beat(b.ctx)
-	b.fetch(1)
-	waiter := b.waiter(b.ctx, b.worker)
-	done := waiting(waiter, q, always)
-	b.eventuallyWatches(b.worker.ID())
+	waiter, done := b.watch(b.ctx)
 	if err := waiter.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -250,11 +259,7 @@ func TestAClosedWaiterSaysSo(t *testing.T) {
 func TestForgottenScriptsLeaveOneWatcher(t *testing.T) {
 	t.Parallel()
 	b := setup(t, redistest.New(t))
-	b.worker.Beat(b.ctx)
-	b.fetch(1)
-	waiter := b.waiter(b.ctx, b.worker)
-	done := waiting(waiter, q, always)
-	b.eventuallyWatches(b.worker.ID())
+	waiter, done := b.watch(b.ctx)
 	b.enqueue("a")
 	b.finish(queue.Done(b.job(within(t, "brought", done))))
 	b.rdb.ScriptFlush(b.ctx)
@@ -314,10 +319,7 @@ func TestAClaimThatMustNotTakesNothing(t *testing.T) {
 				rdb.LPush(b.ctx, wire.PendingKey(q), name)
 			},
 		} {
-			b.worker.Beat(b.ctx)
-			b.fetch(1) // nothing, but the worker has a number
-			done := waiting(b.waiter(b.ctx, b.worker), q, always)
-			b.eventuallyWatches(b.worker.ID())
+			_, done := b.watch(b.ctx)
 			push(name)
 			if w := within(t, name, done); len(w.Jobs) > 0 || w.err != nil {
 				t.Errorf("%s: %+v", name, w)
