@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"strconv"
 	"testing"
 	"time"
 )
@@ -14,6 +15,10 @@ func TestMarksSurviveTheirLease(t *testing.T) {
 			for _, fetch := range []int64{1, 511, 512, 1_000_003} {
 				mark := NewMark(number, fetch)
 				lease := mark.Lease(second)
+				// What a script puts together, Redis reads to the last bit.
+				if score, err := strconv.ParseFloat(strconv.FormatInt(second, 10)+mark.Fraction(), 64); err != nil || score != lease {
+					t.Errorf("%d with %q is %v, %v", second, mark.Fraction(), score, err)
+				}
 				if got := LeaseMark(lease); got != mark || got.Worker() != number || int64(lease) != second {
 					t.Fatalf("worker %d, fetch %d at %d: read %d of worker %d at %f", number, fetch, second, got, got.Worker(), lease)
 				}
