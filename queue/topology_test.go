@@ -37,6 +37,7 @@ func TestEveryScriptRunsOnClusterAndSentinel(t *testing.T) {
 				}
 			}
 			for _, name := range queues {
+				lone(t, client, w, waiter, name)
 				live(t, client, w, name, waiting(waiter, name, always))
 			}
 			if err := w.Leave(t.Context()); err != nil {
@@ -46,6 +47,26 @@ func TestEveryScriptRunsOnClusterAndSentinel(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// lone is a job that comes to the waiting worker with the push itself.
+func lone(t *testing.T, client *queue.Client, w *queue.Worker, waiter *queue.Waiter, name string) {
+	t.Helper()
+	ctx := t.Context()
+	if got, err := w.Fetch(ctx, name, 1); err != nil || len(got.Jobs) > 0 { // nothing, but the worker has a number
+		t.Fatal(got, err)
+	}
+	done := waiting(waiter, name, always)
+	if s := client.EnqueueOne(ctx, queue.Entry{Message: &wire.Message{Type: "mail:send", ID: "lone", Queue: name}}); s.Err != nil {
+		t.Fatal(s.Err)
+	}
+	woken := within(t, "brought", done)
+	if woken.err != nil || len(woken.Jobs) != 1 || woken.Jobs[0].ID != "lone" {
+		t.Fatalf("queue %s: %+v", name, woken)
+	}
+	if err := w.Finish(ctx, queue.Done(woken.Jobs[0]))[0]; err != nil {
+		t.Error(err)
 	}
 }
 
