@@ -25,9 +25,12 @@ var (
 	watchSource string
 	//go:embed claim.lua
 	claimSource string
+	//go:embed again.lua
+	againSource string
 
 	watchScript = newScript(watchSource)
 	claimScript = newScript(claimSource)
+	againScript = newScript(againSource)
 )
 
 // claimValues are those of claim.lua's reply that brings a job.
@@ -45,6 +48,10 @@ const (
 
 	// pausedTime is how often a worker looks whether a paused queue goes on.
 	pausedTime = 2 * time.Second
+
+	// livelyTime is how soon the next job has to come for its worker to be kept looking. Who wakes seldom does without: each command
+	// counts then.
+	livelyTime = 10 * time.Millisecond
 
 	// retryTime is the pause after a failed command.
 	retryTime = 200 * time.Millisecond
@@ -102,18 +109,19 @@ func dedicated(rdb redis.UniversalClient, conns int) (redis.UniversalClient, err
 // Wait blocks until the queue has a pending job and it is this worker's turn to look, and takes it. Slots may have been given away by then:
 // what can't start is to be handed back. No job, and no error, means: Fetch at once, or PassOn. Until then, a push wakes nobody.
 //
-// free is asked before the worker stands in line for long; Wait returns ErrBusy once it says no. It fails only with ErrBusy or when the
-// Waiter is closed: Redis out of reach is waited for.
-func (t *Waiter) Wait(queue string, free func() bool) (Fetched, error) {
+// free tells how many jobs the worker could start. It is asked before the worker stands in line for long; Wait returns ErrBusy once it says
+// none. It fails only with ErrBusy or when the Waiter is closed: Redis out of reach is waited for.
+func (t *Waiter) Wait(queue string, free func() int) (Fetched, error) {
 	l, err := t.worker.lane(queue)
 	if err != nil {
 		return Fetched{}, err
 	}
 	for t.isEnded() || !l.isOpen() { // what a lost answer has taken must not wait for the next push
-		if !free() {
+		slots := free()
+		if slots <= 0 {
 			return Fetched{}, t.busy(l)
 		}
-		got, woken, err := t.look(l)
+		got, woken, err := t.look(l, slots)
 		switch {
 		case woken:
 			return got, nil
@@ -155,7 +163,7 @@ func (t *Waiter) busy(l *lane) error {
 }
 
 // look is one blocking command: true if it has found jobs, taken or not.
-func (t *Waiter) look(l *lane) (Fetched, bool, error) {
+func (t *Waiter) look(l *lane, slots int) (Fetched, bool, error) {
 	mood := l.mood()
 	switch {
 	case mood.paused:
@@ -169,7 +177,7 @@ func (t *Waiter) look(l *lane) (Fetched, bool, error) {
 	case !mood.watching:
 		return Fetched{}, false, t.takeWatch(l)
 	}
-	got, full, err := t.watch(l)
+	got, full, err := t.watch(l, slots > 1)
 	switch {
 	case len(got.Jobs) > 0 || err == nil && !full:
 		return got, true, nil
@@ -206,14 +214,15 @@ func (t *Waiter) takeWatch(l *lane) error {
 }
 
 // watch blocks on the pending list, with a claim behind it, which brings one job at most: a machine that vanishes takes no more along until it
-// is missed. It fails with redis.Nil if nothing came in time. full tells that Redis is: then nothing can be waited for.
-func (t *Waiter) watch(l *lane) (got Fetched, full bool, err error) {
+// is missed. more tells that the worker could start another one then. It fails with redis.Nil if nothing came in time. full tells that Redis
+// is: then nothing can be waited for.
+func (t *Waiter) watch(l *lane, more bool) (got Fetched, full bool, err error) {
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
 	w, pending := t.worker, wire.PendingKey(l.queue)
-	note, claim := w.watchCall(l), w.claimCall(l)
+	note, claim, again := w.watchCall(l), w.claimCall(l), w.againCall(l)
 	if !l.taught {
-		if w.client.run(t.ctx, note, w.vainClaim(l)); note.reply.Err() != nil {
+		if w.client.run(t.ctx, note, w.vainClaim(l), again); note.reply.Err() != nil {
 			return Fetched{}, redis.HasErrorPrefix(note.reply.Err(), "OOM"), note.reply.Err()
 		}
 		l.taught, l.noted = true, l.request
@@ -227,20 +236,29 @@ func (t *Waiter) watch(l *lane) (got Fetched, full bool, err error) {
 	}
 	pushed := pipe.BLMove(t.ctx, pending, pending, "RIGHT", "RIGHT", blockTime)
 	claim.queue(t.ctx, pipe, plain)
+	if more = more && l.lively; more {
+		again.queue(t.ctx, pipe, plain)
+	}
 	l.open = true
+	began := time.Now()
 	_, _ = pipe.Exec(t.ctx)
+	l.lively = time.Since(began) < livelyTime
 
 	if renote {
 		if unnoted = note.reply.Err(); unnoted == nil {
 			l.noted = l.request
 		}
 	}
-	got, err = t.claimed(l, claim)
+	var kept error
+	if more {
+		kept = again.reply.Err()
+	}
+	got, err = t.claimed(l, claim, more && kept == nil && again.reply.Val() == int64(1))
 	if redis.HasErrorPrefix(pushed.Err(), "OOM") || redis.HasErrorPrefix(mine.Err(), "OOM") {
 		l.setWatching(len(got.Jobs) == 0) // nobody else was told so
 		return got, true, err
 	}
-	for _, fault := range [...]error{err, unnoted, mine.Err(), pushed.Err()} {
+	for _, fault := range [...]error{err, unnoted, mine.Err(), pushed.Err(), kept} {
 		switch {
 		case isNoScript(fault):
 			l.taught = false
@@ -281,8 +299,16 @@ func (w *Worker) claim(l *lane, entry string) *call {
 	}
 }
 
-// claimed reads a claim's answer. What it has taken is ours, whatever failed beside it.
-func (t *Waiter) claimed(l *lane, claim *call) (Fetched, error) {
+func (w *Worker) againCall(l *lane) *call {
+	return &call{
+		script: againScript,
+		keys:   []string{wire.WatchKey(l.queue), wire.WatcherKey(l.queue), wire.PendingKey(l.queue)},
+		args:   []any{w.id, watchTime.Milliseconds()},
+	}
+}
+
+// claimed reads a claim's answer. What it has taken is ours, whatever failed beside it. watching tells that the watch is here again.
+func (t *Waiter) claimed(l *lane, claim *call, watching bool) (Fetched, error) {
 	reply, err := claim.reply.Result()
 	switch {
 	case isNoScript(err):
@@ -304,7 +330,11 @@ func (t *Waiter) claimed(l *lane, claim *call) (Fetched, error) {
 	if len(job) != claimValues {
 		return Fetched{}, fmt.Errorf("%w: %d values", errUnexpected, len(job))
 	}
-	head := []any{job[0], job[1], job[2], int64(0), int64(0), int64(0), int64(0), l.number, int64(0)}
+	has := int64(0)
+	if watching {
+		has = 1
+	}
+	head := []any{job[0], job[1], job[2], int64(0), int64(0), int64(0), int64(0), l.number, has}
 	l.reading.Lock()
 	defer l.reading.Unlock()
 	return t.worker.sort(t.ctx, l, 1, request, append(head, job[3:]...))

@@ -19,7 +19,9 @@ import (
 	"github.com/bellhop-dev/bellhop/queue"
 )
 
-func always() bool { return true }
+func always() int { return 1 }
+
+func several() int { return 8 }
 
 func (b *bundle) waiter(ctx context.Context, w *queue.Worker) *queue.Waiter {
 	b.t.Helper()
@@ -37,7 +39,7 @@ type wake struct {
 	err error
 }
 
-func waiting(w *queue.Waiter, name string, free func() bool) <-chan wake {
+func waiting(w *queue.Waiter, name string, free func() int) <-chan wake {
 	done := make(chan wake, 1)
 	go func() {
 		got, err := w.Wait(name, free)
@@ -199,6 +201,59 @@ func TestAClaimHandsTheWatchOn(t *testing.T) {
 	})
 }
 
+// A worker whose jobs come one right after the other goes on looking, unless it has no slot, another worker stands in line, or jobs are left.
+func TestALivelyWorkerKeepsTheWatch(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	b.worker.Beat(b.ctx)
+	b.fetch(1)
+	waiter := b.waiter(b.ctx, b.worker)
+	watcher := func() string { return b.rdb.Get(b.ctx, wire.WatcherKey(q)).Val() }
+	n := 0
+	next := func(free func() int, jobs int) {
+		t.Helper()
+		done := waiting(waiter, q, free)
+		b.eventuallyWatches(b.worker.ID())
+		ids := make([]string, jobs)
+		for i := range ids {
+			n++
+			ids[i] = fmt.Sprint("job-", n)
+		}
+		b.enqueue(ids...)
+		w := within(t, "brought", done)
+		if len(w.Jobs) != 1 || w.Left != jobs-1 {
+			t.Fatalf("%+v", w)
+		}
+		b.finish(queue.Done(w.Jobs[0]))
+	}
+	lively := func() { // a slow machine may need more than one job
+		t.Helper()
+		eventually(t, "it keeps the watch", func() bool { next(several, 1); return watcher() == b.worker.ID() })
+	}
+
+	lively()
+	next(always, 1)
+	if got := watcher(); got != "" {
+		t.Errorf("without another slot, %q has the watch", got)
+	}
+
+	lively()
+	next(several, 2)
+	if got := watcher(); got != "" {
+		t.Errorf("with a job left, %q has the watch", got)
+	}
+	b.finish(queue.Done(b.take()))
+
+	lively()
+	heir := b.other("idle")
+	heir.Beat(b.ctx)
+	b.fetchAs(heir, 1)
+	waiting(b.waiter(b.ctx, heir), q, always)
+	eventually(t, "it stands in line", func() bool { return strings.Contains(b.rdb.ClientList(b.ctx).Val(), "cmd=blpop") })
+	next(several, 1)
+	b.eventuallyWatches("idle")
+}
+
 // A worker that has the watch and can't use it passes it on: when it is busy, and, if its waiting ends before it could, when it is told to.
 func TestAWorkerPassesTheWatchOn(t *testing.T) {
 	t.Parallel()
@@ -220,11 +275,11 @@ func TestAWorkerPassesTheWatchOn(t *testing.T) {
 			if got := b.rdb.Get(b.ctx, wire.WatcherKey(q)).Val(); got != b.worker.ID() {
 				t.Fatalf("%q has the watch", got)
 			}
-			free := func() bool {
+			free := func() int {
 				if leaves {
 					leave()
 				}
-				return false
+				return 0
 			}
 			if _, err := waiter.Wait(q, free); !errors.Is(err, queue.ErrBusy) {
 				t.Errorf("got %v", err)
@@ -374,7 +429,7 @@ func TestAPushWakesOneOfFifty(t *testing.T) {
 		waiter := b.waiter(ctx, w)
 		wg.Go(func() {
 			for {
-				got, err := waiter.Wait(q, always)
+				got, err := waiter.Wait(q, several)
 				if err != nil {
 					return
 				}

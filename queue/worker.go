@@ -59,6 +59,7 @@ type lane struct {
 	number   int64      // the worker's, in marks; 0 before the first fetch
 	taught   bool       // Redis has the scripts of a wait
 	noted    int64      // the request that a claim may follow
+	lively   bool       // the last wait was short
 	open     bool       // a fetch was asked for and not answered: it may have taken jobs
 	reading  sync.Mutex // an answer is to be read: the next one must wait
 	unread   atomic.Bool

@@ -56,7 +56,7 @@ func (p *pool) wait(ctx context.Context, l *lane) {
 
 // await waits once, and tells whether the queue is still to be waited for.
 func (p *pool) await(ctx context.Context, l *lane) bool {
-	got, err := p.waiter.Wait(l.name, p.hasFree)
+	got, err := p.waiter.Wait(l.name, p.couldStart)
 	switch {
 	case err == nil && p.woken(ctx, l, got):
 		return true
@@ -72,11 +72,11 @@ func (p *pool) await(ctx context.Context, l *lane) bool {
 	return false
 }
 
-// hasFree tells whether a job that came now could start. The slot is not set aside for it: another queue may have filled it by then.
-func (p *pool) hasFree() bool {
+// couldStart is how many jobs that came now could start. Their slots are not set aside: another queue may have filled them by then.
+func (p *pool) couldStart() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.room() > 0
+	return p.room()
 }
 
 // woken starts the jobs that a wait has brought, and tells whether they were all there are.
