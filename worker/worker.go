@@ -1,6 +1,8 @@
 // Package worker runs jobs: it takes them from Redis through an engine and brings each to its task's handler.
 //
-// Step 5 of 7.
+// Step 5 of 7, as docs/lifecycle.md tells an event's way: the job lies in its queue, a slot of the pool is free, and its task's
+// handler is called within a millisecond. What the handler returns decides how the job goes on; the pool writes that down, and
+// only while the job is still its own.
 package worker
 
 import (

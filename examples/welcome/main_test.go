@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,15 +58,21 @@ func start(t *testing.T, rdb redis.UniversalClient) sent {
 	return mails
 }
 
-func (s sent) want(t *testing.T, mail string) {
+func (s sent) next(t *testing.T) string {
 	t.Helper()
 	select {
-	case got := <-s:
-		if got != mail {
-			t.Errorf("sent %q, want %q", got, mail)
-		}
+	case mail := <-s:
+		return mail
 	case <-time.After(30 * time.Second):
-		t.Fatalf("%q was not sent within 30 s", mail)
+		t.Fatal("no mail was sent within 30 s")
+		return ""
+	}
+}
+
+func (s sent) want(t *testing.T, mail string) {
+	t.Helper()
+	if got := s.next(t); got != mail {
+		t.Errorf("sent %q, want %q", got, mail)
 	}
 }
 
@@ -112,6 +119,24 @@ func TestAServiceEnqueues(t *testing.T) {
 		t.Errorf("job %+v, want it scheduled in queue mail", j)
 	}
 	mails.want(t, "to user 44: Welcome!\n")
+}
+
+// Many at once take few round trips, and each has its own answer.
+func TestAServiceEnqueuesMany(t *testing.T) {
+	rdb := openRedis(t)
+	mails := start(t, rdb)
+	client := job.NewClient(rdb)
+	users := []tasks.WelcomeEmail{{UserID: "45"}, {UserID: "46"}, {UserID: "47"}}
+	for i, r := range tasks.SendWelcome.EnqueueMany(t.Context(), client, users) {
+		if r.Err != nil {
+			t.Errorf("user %s: %v", users[i].UserID, r.Err)
+		}
+	}
+	for range users {
+		if mail := mails.next(t); !strings.HasSuffix(mail, ": Welcome!\n") {
+			t.Errorf("sent %q", mail)
+		}
+	}
 }
 
 // The rule of triggers.yaml may be written in Go as well: both are one type.

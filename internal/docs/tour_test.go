@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // The README's tour, walked: what it says is pasted into a shell, and what it promises is seen.
 func TestReadmeTour(t *testing.T) {
@@ -147,7 +147,14 @@ func (v *visitor) start(line string) *running {
 	if err := w.cmd.Start(); err != nil {
 		v.t.Fatal(err)
 	}
-	v.t.Cleanup(func() { _ = w.cmd.Process.Kill() })
+	v.t.Cleanup(func() {
+		_ = w.cmd.Process.Kill()
+		if v.t.Failed() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			v.t.Logf("the worker wrote:\n%s", strings.Join(w.lines, "\n"))
+		}
+	})
 	go w.read(out)
 	v.env = []string{"BELLHOP_REDIS_URL=" + address.FindString(w.logs(`redis://`))}
 	w.logs(`worker started`)
