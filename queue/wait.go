@@ -1,10 +1,12 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -219,55 +221,87 @@ func (t *Waiter) takeWatch(l *lane) error {
 func (t *Waiter) watch(l *lane, more bool) (got Fetched, full bool, err error) {
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
-	w, pending := t.worker, wire.PendingKey(l.queue)
-	note, claim, again := w.watchCall(l), w.claimCall(l), w.againCall(l)
-	if !l.taught {
-		if w.client.run(t.ctx, note, w.vainClaim(l), again); note.reply.Err() != nil {
-			return Fetched{}, redis.HasErrorPrefix(note.reply.Err(), "OOM"), note.reply.Err()
+	if err := t.teach(l); err != nil {
+		return Fetched{}, redis.HasErrorPrefix(err, "OOM"), err
+	}
+	v := t.lookOut(l, more && l.lively)
+	got, err = t.claimed(l, v.claim, v.isWatching())
+	faults := append([]error{err}, v.faults()...)
+	if slices.ContainsFunc(faults, func(err error) bool { return redis.HasErrorPrefix(err, "OOM") }) {
+		if len(got.Jobs) == 0 {
+			l.setWatching(true) // nobody else was told so
 		}
-		l.taught, l.noted = true, l.request
-	}
-	plain, pipe := w.client.plain.Load(), t.rdb.Pipeline()
-	mine := pipe.Set(t.ctx, wire.WatcherKey(l.queue), w.id, watchTime)
-	var unnoted error
-	renote := l.noted != l.request || time.Since(l.lastBeat()) > idleBeat+BeatInterval // who has not beaten for so long may be refused
-	if renote {
-		note.queue(t.ctx, pipe, plain)
-	}
-	pushed := pipe.BLMove(t.ctx, pending, pending, "RIGHT", "RIGHT", blockTime)
-	claim.queue(t.ctx, pipe, plain)
-	if more = more && l.lively; more {
-		again.queue(t.ctx, pipe, plain)
-	}
-	l.open = true
-	began := time.Now()
-	_, _ = pipe.Exec(t.ctx)
-	l.lively = time.Since(began) < livelyTime
-
-	if renote {
-		if unnoted = note.reply.Err(); unnoted == nil {
-			l.noted = l.request
-		}
-	}
-	var kept error
-	if more {
-		kept = again.reply.Err()
-	}
-	got, err = t.claimed(l, claim, more && kept == nil && again.reply.Val() == int64(1))
-	if redis.HasErrorPrefix(pushed.Err(), "OOM") || redis.HasErrorPrefix(mine.Err(), "OOM") {
-		l.setWatching(len(got.Jobs) == 0) // nobody else was told so
 		return got, true, err
 	}
-	for _, fault := range [...]error{err, unnoted, mine.Err(), pushed.Err(), kept} {
-		switch {
-		case isNoScript(fault):
-			l.taught = false
-			return got, false, nil // a Fetch sees to what was pushed
-		case fault != nil:
-			return got, false, fault
+	if slices.ContainsFunc(faults, isNoScript) {
+		l.taught = false
+		return got, false, nil // a Fetch sees to what was pushed
+	}
+	return got, false, cmp.Or(faults...)
+}
+
+// teach has Redis know the scripts, and notes the request of the first claim.
+func (t *Waiter) teach(l *lane) error {
+	if l.taught {
+		return nil
+	}
+	w, note := t.worker, t.worker.watchCall(l)
+	w.client.run(t.ctx, note, w.vainClaim(l), w.againCall(l))
+	if err := note.reply.Err(); err != nil {
+		return err
+	}
+	l.taught, l.noted = true, l.request
+	return nil
+}
+
+// lookout is what one blocking command has behind it, and before it, in the order in which Redis runs it.
+type lookout struct {
+	mine   *redis.StatusCmd // who has the watch
+	note   *call            // the claim's request, or nil if it is noted
+	pushed *redis.StringCmd
+	claim  *call
+	again  *call // or nil: a claim hands the watch on for good
+}
+
+func (t *Waiter) lookOut(l *lane, lively bool) *lookout {
+	w, ctx, pending := t.worker, t.ctx, wire.PendingKey(l.queue)
+	plain, pipe := w.client.plain.Load(), t.rdb.Pipeline()
+	v := &lookout{claim: w.claimCall(l)}
+
+	v.mine = pipe.Set(ctx, wire.WatcherKey(l.queue), w.id, watchTime)
+	if l.noted != l.request || time.Since(l.lastBeat()) > idleBeat+BeatInterval { // who has not beaten for so long may be refused
+		v.note = w.watchCall(l)
+		v.note.queue(ctx, pipe, plain)
+	}
+	v.pushed = pipe.BLMove(ctx, pending, pending, "RIGHT", "RIGHT", blockTime)
+	v.claim.queue(ctx, pipe, plain)
+	if lively {
+		v.again = w.againCall(l)
+		v.again.queue(ctx, pipe, plain)
+	}
+
+	l.open = true
+	began := time.Now()
+	_, _ = pipe.Exec(ctx)
+	l.lively = time.Since(began) < livelyTime
+	if v.note != nil && v.note.reply.Err() == nil {
+		l.noted = l.request
+	}
+	return v
+}
+
+// isWatching tells that the watch is here again, after a claim has handed it on.
+func (v *lookout) isWatching() bool { return v.again != nil && v.again.reply.Val() == int64(1) }
+
+// faults are those beside the claim's own.
+func (v *lookout) faults() []error {
+	faults := []error{v.mine.Err(), v.pushed.Err()}
+	for _, c := range []*call{v.note, v.again} {
+		if c != nil {
+			faults = append(faults, c.reply.Err())
 		}
 	}
-	return got, false, nil
+	return faults
 }
 
 func (w *Worker) watchCall(l *lane) *call {
