@@ -23,6 +23,12 @@ var (
 // BeatInterval is how often a worker should call Beat.
 const BeatInterval = time.Second
 
+// isOverdue tells that the worker's last beat of a queue is so old that others may soon take it for one that stands still.
+func (w *Worker) isOverdue(l *lane) bool {
+	at := l.lastBeat()
+	return !at.IsZero() && time.Since(at) > idleBeat+BeatInterval // without one, the scripts tell
+}
+
 // idleBeat is how often a worker beats for a queue of which it holds no job: nobody waits for its jobs.
 const idleBeat = 5 * BeatInterval
 
@@ -130,9 +136,9 @@ func (b *beat) answer() Beaten {
 }
 
 // Leave takes the worker out of its queues, so that nobody waits for its beat. Call it last: hand back what is held first. What
-// a fetch took whose answer was lost is handed back here.
+// a fetch took whose answer was lost is handed back here, if Settle has not done it.
 func (w *Worker) Leave(ctx context.Context) error {
-	if err := w.settle(ctx); err != nil {
+	if err := w.Settle(ctx); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
 	calls := make([]*call, len(w.names))
@@ -150,8 +156,8 @@ func (w *Worker) Leave(ctx context.Context) error {
 	return errors.Join(faults...)
 }
 
-// settle asks again for the answers that were lost, and hands back what they bring.
-func (w *Worker) settle(ctx context.Context) error {
+// Settle asks again for the answers that were lost, and hands back what they bring: for a worker that fetches no more.
+func (w *Worker) Settle(ctx context.Context) error {
 	var faults []error
 	for _, name := range w.names {
 		l := w.lanes[name]

@@ -40,8 +40,8 @@ type Fetched struct {
 	HeldBack    int // jobs whose earlier attempt still runs in this process, and suspects beside the one it holds: left in pending
 }
 
-// Fetch takes up to n jobs of a queue, at most MaxBatch, which are the worker's from then on: each needs a Finish. It never
-// waits. When it fails, ask again: what a lost answer had taken is found then, by Leave at the latest.
+// Fetch takes up to n jobs of a queue, at most MaxBatch, which are the worker's from then on: each needs a Finish. It does not
+// wait for jobs, but for the end of a Wait of the same queue, if there is one. When it fails, ask again: what a lost answer had taken is found then, by Leave at the latest.
 func (w *Worker) Fetch(ctx context.Context, queue string, n int) (Fetched, error) {
 	return w.Turn(ctx, queue, n, nil, nil).Read()
 }
@@ -64,7 +64,9 @@ func (w *Worker) Turn(ctx context.Context, queue string, n int, ends []End, answ
 	defer w.suspicion.settle(l)
 	a := &Answer{worker: w, lane: l, ctx: ctx, n: min(n, MaxBatch), batch: l.lead(ctx, ends, answered)}
 	a.ask()
-	if a.err == nil && a.reply[3] == int64(mustBeat) {
+	// An answer that was long on its way, or lay here while this process stood still, tells of jobs that others may have taken since.
+	late := a.err == nil && len(a.reply) > fetchHead && w.isOverdue(l)
+	if a.err == nil && (a.reply[3] == int64(mustBeat) || late) {
 		a.settle()
 		for _, beaten := range w.beat(ctx, func(other *lane) bool { return other == l }) { // its failure shows below
 			l.tellAgain(beaten.Lost)

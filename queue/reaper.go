@@ -155,7 +155,7 @@ func (r *Reaper) look(ctx context.Context, report func(Reaping)) {
 		if v.gone > 0 {
 			r.every = lookEvery
 		}
-		if v.gone == 1 && v.met {
+		if v.gone == 1 && v.met || v.gone == goneLooks && !v.met {
 			// Long before it is given up: were it alive, there would be two who watch, for a while. What fails here, the reaping does.
 			_ = r.worker.client.pass(bounded, p.queue, p.worker)
 		}

@@ -307,3 +307,28 @@ func TestTheWatchOfTheLostIsFreeAtOnce(t *testing.T) {
 		t.Errorf("%d watches after a look", n)
 	}
 }
+
+// A worker that was killed before its successor began, and was never seen alive by it, keeps the watch for two looks, no longer.
+func TestTheWatchOfTheUnseenIsFreeSoon(t *testing.T) {
+	t.Parallel()
+	ctx, rdb := t.Context(), redistest.New(t)
+	me, err := New(rdb).NewWorker("me", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb.Set(ctx, wire.WatcherKey("a"), "dead", time.Minute)
+	rdb.ZAdd(ctx, wire.BeatsKey("a"), redis.Z{Score: float64(time.Now().UnixMilli()), Member: "dead"})
+	me.Beat(ctx)
+	sub := rdb.Subscribe(ctx, wire.AliveChannel("me"))
+	t.Cleanup(func() { _ = sub.Close() })
+	if _, err := sub.Receive(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r := me.Reaper(3)
+	for i, want := range []int64{0, 1} {
+		r.look(ctx, func(reaping Reaping) { t.Errorf("too soon: %+v", reaping) })
+		if n := rdb.LLen(ctx, wire.WatchKey("a")).Val(); n != want {
+			t.Errorf("look %d: %d watches", i+1, n)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -27,12 +28,9 @@ var (
 	watchSource string
 	//go:embed claim.lua
 	claimSource string
-	//go:embed again.lua
-	againSource string
 
 	watchScript = newScript(watchSource)
 	claimScript = newScript(claimSource)
-	againScript = newScript(againSource)
 )
 
 // claimValues are those of claim.lua's reply that brings a job.
@@ -51,8 +49,8 @@ const (
 	// pausedTime is how often a worker looks whether a paused queue goes on.
 	pausedTime = 2 * time.Second
 
-	// livelyTime is how soon the next job has to come for its worker to be kept looking. Who wakes seldom does without: each command
-	// counts then.
+	// livelyTime is how soon a job has to come for its worker to ask whether others stand in line. Who wakes seldom does without: each
+	// command counts then.
 	livelyTime = 10 * time.Millisecond
 
 	// retryTime is the pause after a failed command.
@@ -111,19 +109,18 @@ func dedicated(rdb redis.UniversalClient, conns int) (redis.UniversalClient, err
 // Wait blocks until the queue has a pending job and it is this worker's turn to look, and takes it. Slots may have been given away by then:
 // what can't start is to be handed back. No job, and no error, means: Fetch at once, or PassOn. Until then, a push wakes nobody.
 //
-// free tells how many jobs the worker could start. It is asked before the worker stands in line for long; Wait returns ErrBusy once it says
-// none. It fails only with ErrBusy or when the Waiter is closed: Redis out of reach is waited for.
-func (t *Waiter) Wait(queue string, free func() int) (Fetched, error) {
+// free is asked before the worker stands in line for long; Wait returns ErrBusy once it says no. It fails only with ErrBusy or when the
+// Waiter is closed: Redis out of reach is waited for.
+func (t *Waiter) Wait(queue string, free func() bool) (Fetched, error) {
 	l, err := t.worker.lane(queue)
 	if err != nil {
 		return Fetched{}, err
 	}
 	for t.isEnded() || !l.isOpen() { // what a lost answer has taken must not wait for the next push
-		slots := free()
-		if slots <= 0 {
+		if !free() {
 			return Fetched{}, t.busy(l)
 		}
-		got, woken, err := t.look(l, slots)
+		got, woken, err := t.look(l)
 		switch {
 		case woken:
 			return got, nil
@@ -132,7 +129,7 @@ func (t *Waiter) Wait(queue string, free func() int) (Fetched, error) {
 		case errors.Is(err, redis.ErrClosed):
 			return Fetched{}, fmt.Errorf("wait for queue %q: %w", queue, err)
 		case err != nil:
-			t.sleep(retryTime)
+			t.sleep(retryTime/2 + rand.N(retryTime)) // after an outage, not all at once
 			t.mend(l)
 		}
 	}
@@ -145,13 +142,14 @@ func (l *lane) isOpen() bool {
 	return l.open
 }
 
-// mend sees to the watch after a failed command: its answer may have been lost, and the watch with it. What fails here is done
-// by a beat, later.
+// mend sees to the watch after a failed command: its answer may have been lost, and the watch with it. Who can't reach Redis goes on as it was:
+// Redis may come back with the watch in this worker's name, and nobody else would look until that expires.
 func (t *Waiter) mend(l *lane) {
 	ctx, cancel := context.WithTimeout(t.ctx, pollTime)
 	defer cancel()
-	l.setWatching(false)
-	_ = t.worker.client.pass(ctx, l.queue, t.worker.id)
+	if t.worker.client.pass(ctx, l.queue, t.worker.id) == nil {
+		l.setWatching(false)
+	}
 }
 
 // ErrBusy tells that a Wait ended because the worker has no free slot.
@@ -165,7 +163,7 @@ func (t *Waiter) busy(l *lane) error {
 }
 
 // look is one blocking command: true if it has found jobs, taken or not.
-func (t *Waiter) look(l *lane, slots int) (Fetched, bool, error) {
+func (t *Waiter) look(l *lane) (Fetched, bool, error) {
 	mood := l.mood()
 	switch {
 	case mood.paused:
@@ -176,10 +174,10 @@ func (t *Waiter) look(l *lane, slots int) (Fetched, bool, error) {
 		l.unblock()
 		t.sleep(pollTime / 4)
 		return Fetched{}, false, nil
-	case !mood.watching:
+	case !mood.watching && !mood.alone:
 		return Fetched{}, false, t.takeWatch(l)
 	}
-	got, full, err := t.watch(l, slots > 1)
+	got, full, err := t.watch(l, !mood.watching)
 	switch {
 	case len(got.Jobs) > 0 || err == nil && !full:
 		return got, true, nil
@@ -189,7 +187,6 @@ func (t *Waiter) look(l *lane, slots int) (Fetched, bool, error) {
 	case errors.Is(err, redis.Nil):
 		return got, false, nil
 	}
-	l.setWatching(t.ctx.Err() != nil) // interrupted by our own end, it is still ours to pass on
 	return got, false, err
 }
 
@@ -216,24 +213,28 @@ func (t *Waiter) takeWatch(l *lane) error {
 }
 
 // watch blocks on the pending list, with a claim behind it, which brings one job at most: a machine that vanishes takes no more along until it
-// is missed. more tells that the worker could start another one then. It fails with redis.Nil if nothing came in time. full tells that Redis
-// is: then nothing can be waited for.
-func (t *Waiter) watch(l *lane, more bool) (got Fetched, full bool, err error) {
+// is missed. take tells that the watch lies in its list and is to be taken first. It fails with redis.Nil if nothing came in time. full tells
+// that Redis is: then nothing can be waited for.
+func (t *Waiter) watch(l *lane, take bool) (got Fetched, full bool, err error) {
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
 	if err := t.teach(l); err != nil {
 		return Fetched{}, redis.HasErrorPrefix(err, "OOM"), err
 	}
-	v := t.lookOut(l, more && l.lively)
-	got, err = t.claimed(l, v.claim, v.isWatching())
-	faults := append([]error{err}, v.faults()...)
-	if slices.ContainsFunc(faults, func(err error) bool { return redis.HasErrorPrefix(err, "OOM") }) {
-		if len(got.Jobs) == 0 {
-			l.setWatching(true) // nobody else was told so
-		}
-		return got, true, err
+	if take {
+		l.setWatching(true)
 	}
-	if slices.ContainsFunc(faults, isNoScript) {
+	v := t.lookOut(l, take)
+	got, err = t.claimed(l, v.claim)
+	if len(got.Jobs) > 0 && got.Left == 0 && v.isAlone() {
+		l.setAlone()
+	}
+	faults := append([]error{err}, v.faults()...)
+	l.full = slices.ContainsFunc(faults, func(err error) bool { return redis.HasErrorPrefix(err, "OOM") })
+	switch {
+	case l.full:
+		return got, true, err
+	case slices.ContainsFunc(faults, isNoScript):
 		l.taught = false
 		return got, false, nil // a Fetch sees to what was pushed
 	}
@@ -246,7 +247,7 @@ func (t *Waiter) teach(l *lane) error {
 		return nil
 	}
 	w, note := t.worker, t.worker.watchCall(l)
-	w.client.run(t.ctx, note, w.vainClaim(l), w.againCall(l))
+	w.client.run(t.ctx, note, w.vainClaim(l))
 	if err := note.reply.Err(); err != nil {
 		return err
 	}
@@ -254,30 +255,32 @@ func (t *Waiter) teach(l *lane) error {
 	return nil
 }
 
-// lookout is what one blocking command has behind it, and before it, in the order in which Redis runs it.
+// lookout is a blocking command and what stands before and behind it, in the order in which Redis runs it.
 type lookout struct {
-	mine   *redis.StatusCmd // who has the watch
-	note   *call            // the claim's request, or nil if it is noted
+	taken  *redis.StringCmd // the watch, or nil if the worker has it already
+	mine   *redis.StatusCmd // notes who has the watch
+	note   *call            // notes the claim's request, or nil if it is noted
 	pushed *redis.StringCmd
 	claim  *call
-	again  *call // or nil: a claim hands the watch on for good
+	line   *redis.IntCmd // tells whether the watch that the claim has handed on still lies there: nobody waits for it. Or nil
 }
 
-func (t *Waiter) lookOut(l *lane, lively bool) *lookout {
+func (t *Waiter) lookOut(l *lane, take bool) *lookout {
 	w, ctx, pending := t.worker, t.ctx, wire.PendingKey(l.queue)
 	plain, pipe := w.client.plain.Load(), t.rdb.Pipeline()
 	v := &lookout{claim: w.claimCall(l)}
-
+	if take {
+		v.taken = pipe.LPop(ctx, wire.WatchKey(l.queue))
+	}
 	v.mine = pipe.Set(ctx, wire.WatcherKey(l.queue), w.id, watchTime)
-	if l.noted != l.request || time.Since(l.lastBeat()) > idleBeat+BeatInterval { // who has not beaten for so long may be refused
+	if l.noted != l.request || l.full || w.isOverdue(l) { // who has not beaten for so long may be refused
 		v.note = w.watchCall(l)
 		v.note.queue(ctx, pipe, plain)
 	}
 	v.pushed = pipe.BLMove(ctx, pending, pending, "RIGHT", "RIGHT", blockTime)
 	v.claim.queue(ctx, pipe, plain)
-	if lively {
-		v.again = w.againCall(l)
-		v.again.queue(ctx, pipe, plain)
+	if l.lively {
+		v.line = pipe.LLen(ctx, wire.WatchKey(l.queue))
 	}
 
 	l.open = true
@@ -290,25 +293,33 @@ func (t *Waiter) lookOut(l *lane, lively bool) *lookout {
 	return v
 }
 
-// isWatching tells that the watch is here again, after a claim has handed it on.
-func (v *lookout) isWatching() bool { return v.again != nil && v.again.reply.Val() == int64(1) }
+// isAlone tells that no other worker stood in line after the claim.
+func (v *lookout) isAlone() bool { return v.line != nil && v.line.Val() > 0 }
 
 // faults are those beside the claim's own.
 func (v *lookout) faults() []error {
 	faults := []error{v.mine.Err(), v.pushed.Err()}
-	for _, c := range []*call{v.note, v.again} {
-		if c != nil {
-			faults = append(faults, c.reply.Err())
-		}
+	if v.note != nil {
+		faults = append(faults, v.note.reply.Err())
+	}
+	if v.taken != nil && !errors.Is(v.taken.Err(), redis.Nil) { // another one was faster: there are two who look, until the next claim
+		faults = append(faults, v.taken.Err())
+	}
+	if v.line != nil {
+		faults = append(faults, v.line.Err())
 	}
 	return faults
 }
 
 func (w *Worker) watchCall(l *lane) *call {
+	var refused int64
+	if l.full {
+		refused = watchTime.Milliseconds()
+	}
 	return &call{
 		script: watchScript,
-		keys:   []string{wire.MarksKey(l.queue), wire.BeatsKey(l.queue)},
-		args:   []any{w.id, l.number, l.session, l.request},
+		keys:   []string{wire.MarksKey(l.queue), wire.BeatsKey(l.queue), wire.WatcherKey(l.queue)},
+		args:   []any{w.id, l.number, l.session, l.request, refused},
 	}
 }
 
@@ -333,16 +344,8 @@ func (w *Worker) claim(l *lane, entry string) *call {
 	}
 }
 
-func (w *Worker) againCall(l *lane) *call {
-	return &call{
-		script: againScript,
-		keys:   []string{wire.WatchKey(l.queue), wire.WatcherKey(l.queue), wire.PendingKey(l.queue)},
-		args:   []any{w.id, watchTime.Milliseconds()},
-	}
-}
-
-// claimed reads a claim's answer. What it has taken is ours, whatever failed beside it. watching tells that the watch is here again.
-func (t *Waiter) claimed(l *lane, claim *call, watching bool) (Fetched, error) {
+// claimed reads a claim's answer. What it has taken is ours, whatever failed beside it.
+func (t *Waiter) claimed(l *lane, claim *call) (Fetched, error) {
 	reply, err := claim.reply.Result()
 	switch {
 	case isNoScript(err):
@@ -351,8 +354,11 @@ func (t *Waiter) claimed(l *lane, claim *call, watching bool) (Fetched, error) {
 	case err != nil:
 		return Fetched{}, err
 	}
-	l.open = false
 	job, answered := reply.([]any)
+	if len(job) > 0 && t.worker.isOverdue(l) {
+		return Fetched{}, nil // this process stood still: others may have taken the job since. A Fetch tells
+	}
+	l.open = false
 	if answered && len(job) == 0 {
 		return Fetched{}, nil // the next claim needs no other note
 	}
@@ -364,11 +370,7 @@ func (t *Waiter) claimed(l *lane, claim *call, watching bool) (Fetched, error) {
 	if len(job) != claimValues {
 		return Fetched{}, fmt.Errorf("%w: %d values", errUnexpected, len(job))
 	}
-	has := int64(0)
-	if watching {
-		has = 1
-	}
-	head := []any{job[0], job[1], job[2], int64(0), int64(0), int64(0), int64(0), l.number, has}
+	head := []any{job[0], job[1], job[2], int64(0), int64(0), int64(0), int64(0), l.number, int64(0)}
 	l.reading.Lock()
 	defer l.reading.Unlock()
 	return t.worker.sort(t.ctx, l, 1, request, append(head, job[3:]...))
@@ -397,10 +399,11 @@ func (t *Waiter) PassOn(ctx context.Context, queue string) error {
 	if err != nil {
 		return err
 	}
-	if !l.mood().watching {
+	was := l.mood().watching
+	l.setWatching(false)
+	if !was {
 		return nil
 	}
-	l.setWatching(false)
 	if err := t.worker.client.pass(ctx, queue, t.worker.id); err != nil {
 		l.setWatching(true)
 		return fmt.Errorf("pass on the watch of queue %q: %w", queue, err)
@@ -418,6 +421,7 @@ type mood struct {
 	paused   bool
 	blocked  bool // there are only jobs whose earlier attempt still runs here
 	watching bool // the worker has the queue's watch
+	alone    bool // it has handed the watch on, and nobody stood in line for it
 }
 
 // fetched keeps what a fetch tells about waiting.
@@ -448,5 +452,11 @@ func (l *lane) unblock() {
 func (l *lane) setWatching(has bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waits.watching = has
+	l.waits.watching, l.waits.alone = has, false
+}
+
+func (l *lane) setAlone() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits.alone = true
 }

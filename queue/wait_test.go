@@ -19,9 +19,7 @@ import (
 	"github.com/bellhop-dev/bellhop/queue"
 )
 
-func always() int { return 1 }
-
-func several() int { return 8 }
+func always() bool { return true }
 
 func (b *bundle) waiter(ctx context.Context, w *queue.Worker) *queue.Waiter {
 	b.t.Helper()
@@ -39,7 +37,7 @@ type wake struct {
 	err error
 }
 
-func waiting(w *queue.Waiter, name string, free func() int) <-chan wake {
+func waiting(w *queue.Waiter, name string, free func() bool) <-chan wake {
 	done := make(chan wake, 1)
 	go func() {
 		got, err := w.Wait(name, free)
@@ -201,57 +199,136 @@ func TestAClaimHandsTheWatchOn(t *testing.T) {
 	})
 }
 
-// A worker whose jobs come one right after the other goes on looking, unless it has no slot, another worker stands in line, or jobs are left.
-func TestALivelyWorkerKeepsTheWatch(t *testing.T) {
+// A worker whose jobs come one right after the other takes the watch back with its next look, where no other worker stands in line: no round
+// trip is made for it. Until then it lies where an idle one finds it, whatever becomes of the worker.
+func TestALivelyWorkerGoesOnLooking(t *testing.T) {
 	t.Parallel()
 	b := setup(t, redistest.New(t))
 	b.worker.Beat(b.ctx)
 	b.fetch(1)
 	waiter := b.waiter(b.ctx, b.worker)
-	watcher := func() string { return b.rdb.Get(b.ctx, wire.WatcherKey(q)).Val() }
 	n := 0
-	next := func(free func() int, jobs int) {
+	next := func() {
 		t.Helper()
-		done := waiting(waiter, q, free)
+		done := waiting(waiter, q, always)
 		b.eventuallyWatches(b.worker.ID())
-		ids := make([]string, jobs)
-		for i := range ids {
-			n++
-			ids[i] = fmt.Sprint("job-", n)
-		}
-		b.enqueue(ids...)
-		w := within(t, "brought", done)
-		if len(w.Jobs) != 1 || w.Left != jobs-1 {
-			t.Fatalf("%+v", w)
-		}
-		b.finish(queue.Done(w.Jobs[0]))
+		n++
+		b.enqueue(fmt.Sprint("job-", n))
+		b.finish(queue.Done(b.job(within(t, "brought", done))))
 	}
-	lively := func() { // a slow machine may need more than one job
-		t.Helper()
-		eventually(t, "it keeps the watch", func() bool { next(several, 1); return watcher() == b.worker.ID() })
+	lines := func() int { return calls(t, b.rdb, "blpop") }
+	eventually(t, "two jobs come without standing in line", func() bool { // a slow machine may need more
+		before := lines()
+		next()
+		next()
+		return lines() == before
+	})
+	if got := b.rdb.Get(b.ctx, wire.WatcherKey(q)).Val(); got != "" {
+		t.Errorf("%q has the watch before it looks again", got)
 	}
 
-	lively()
-	next(always, 1)
-	if got := watcher(); got != "" {
-		t.Errorf("without another slot, %q has the watch", got)
-	}
-
-	lively()
-	next(several, 2)
-	if got := watcher(); got != "" {
-		t.Errorf("with a job left, %q has the watch", got)
-	}
-	b.finish(queue.Done(b.take()))
-
-	lively()
 	heir := b.other("idle")
 	heir.Beat(b.ctx)
 	b.fetchAs(heir, 1)
-	waiting(b.waiter(b.ctx, heir), q, always)
-	eventually(t, "it stands in line", func() bool { return strings.Contains(b.rdb.ClientList(b.ctx).Val(), "cmd=blpop") })
-	next(several, 1)
+	idle := waiting(b.waiter(b.ctx, heir), q, always)
 	b.eventuallyWatches("idle")
+	b.enqueue("the heir's")
+	if w := within(t, "the idle one is woken", idle); len(w.Jobs) != 1 {
+		t.Errorf("%+v", w)
+	}
+}
+
+// Who takes the watch back and finds that another one was faster looks beside it until one of them has a job; then one looks.
+func TestTwoWhoLookBecomeOne(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb redis.UniversalClient) {
+		b := setup(t, rdb)
+		_, done := b.watch(b.ctx)
+		rdb.Set(b.ctx, wire.WatcherKey(q), "another", time.Minute)
+		b.enqueue("a")
+		b.finish(queue.Done(b.job(within(t, "brought", done))))
+		if got := rdb.Get(b.ctx, wire.WatcherKey(q)).Val(); got != "another" || rdb.LLen(b.ctx, wire.WatchKey(q)).Val() != 0 {
+			t.Errorf("the watch is of %q, and %d lie in its list", got, rdb.LLen(b.ctx, wire.WatchKey(q)).Val())
+		}
+	})
+}
+
+// A watch that went with a broken connection is made anew by who stood in line on it, before any beat.
+func TestABrokenLineBringsTheWatchBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	b.worker.Beat(b.ctx)
+	b.fetch(1)
+	b.rdb.Del(b.ctx, wire.WatchKey(q))
+	b.rdb.Set(b.ctx, wire.WatcherKey(q), "another", time.Minute)
+	waiting(b.waiter(b.ctx, b.worker), q, always)
+	line := blocked(t, b.rdb, "blpop")
+	b.rdb.Del(b.ctx, wire.WatcherKey(q))
+	b.rdb.ClientKillByFilter(b.ctx, "ID", line)
+	b.eventuallyWatches(b.worker.ID())
+}
+
+// The watch of a worker that says nothing more comes free by itself.
+func TestTheWatchExpires(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	b.watch(b.ctx)
+	if left := b.rdb.PTTL(b.ctx, wire.WatcherKey(q)).Val(); left <= 0 || left > 15*time.Second {
+		t.Errorf("it stays for %v", left)
+	}
+}
+
+// A full Redis refuses writes, not the note of who looks: else all would.
+func TestAFullRedisKnowsWhoLooks(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	ctx, stop := context.WithCancel(b.ctx)
+	defer stop()
+	_, done := b.watch(ctx)
+	b.rdb.ConfigSet(b.ctx, "maxmemory", "1")
+	b.rdb.LPush(b.ctx, "never", "1") // refused
+	b.rdb.Do(b.ctx, "CLIENT", "UNBLOCK", blocked(t, b.rdb, "blmove"))
+	b.rdb.Del(b.ctx, wire.WatcherKey(q)) // it expires
+	b.eventuallyWatches(b.worker.ID())
+	if left := b.rdb.PTTL(b.ctx, wire.WatcherKey(q)).Val(); left <= 0 || left > 15*time.Second {
+		t.Errorf("the watch stays for %v", left)
+	}
+	b.rdb.ConfigSet(b.ctx, "maxmemory", "0")
+	b.enqueue("a")
+	b.finish(queue.Done(b.job(within(t, "brought", done))))
+}
+
+// blocked is the id of the client that waits in a command.
+func blocked(t *testing.T, rdb redis.UniversalClient, command string) (id string) {
+	t.Helper()
+	eventually(t, "one waits in "+command, func() bool {
+		for line := range strings.SplitSeq(rdb.ClientList(t.Context()).Val(), "\n") {
+			if strings.Contains(line, "cmd="+command) {
+				id, _, _ = strings.Cut(strings.TrimPrefix(line, "id="), " ")
+				return true
+			}
+		}
+		return false
+	})
+	return id
+}
+
+// A worker whose beats don't come takes nothing: it would be taken for one that stands still.
+func TestASilentWorkerClaimsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	b.worker.Beat(b.ctx)
+	b.fetch(1)
+	b.rdb.ZAdd(b.ctx, wire.BeatsKey(q), redis.Z{Score: float64(b.now().Add(-11 * time.Second).UnixMilli()), Member: b.worker.ID()})
+	done := waiting(b.waiter(b.ctx, b.worker), q, always)
+	b.eventuallyWatches(b.worker.ID())
+	b.enqueue("a")
+	if w := within(t, "woken", done); len(w.Jobs) > 0 || w.err != nil {
+		t.Errorf("%+v", w)
+	}
+	if got := b.pending(); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("pending %v", got)
+	}
 }
 
 // A worker that has the watch and can't use it passes it on: when it is busy, and, if its waiting ends before it could, when it is told to.
@@ -275,11 +352,11 @@ func TestAWorkerPassesTheWatchOn(t *testing.T) {
 			if got := b.rdb.Get(b.ctx, wire.WatcherKey(q)).Val(); got != b.worker.ID() {
 				t.Fatalf("%q has the watch", got)
 			}
-			free := func() int {
+			free := func() bool {
 				if leaves {
 					leave()
 				}
-				return 0
+				return false
 			}
 			if _, err := waiter.Wait(q, free); !errors.Is(err, queue.ErrBusy) {
 				t.Errorf("got %v", err)
@@ -429,7 +506,7 @@ func TestAPushWakesOneOfFifty(t *testing.T) {
 		waiter := b.waiter(ctx, w)
 		wg.Go(func() {
 			for {
-				got, err := waiter.Wait(q, several)
+				got, err := waiter.Wait(q, always)
 				if err != nil {
 					return
 				}
@@ -463,10 +540,16 @@ func TestAPushWakesOneOfFifty(t *testing.T) {
 // commands is how many scripts and blocking commands clients have sent.
 func commands(t testing.TB, rdb redis.UniversalClient) int {
 	t.Helper()
+	return calls(t, rdb, "eval") + calls(t, rdb, "bl")
+}
+
+// calls is how often Redis has run the commands whose names begin so.
+func calls(t testing.TB, rdb redis.UniversalClient, names string) int {
+	t.Helper()
 	var n int
 	for line := range strings.SplitSeq(rdb.Info(t.Context(), "commandstats").Val(), "\n") {
 		name, rest, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
-		if strings.HasPrefix(name, "eval") || strings.HasPrefix(name, "bl") {
+		if strings.HasPrefix(name, names) {
 			var calls int
 			if _, err := fmt.Sscanf(rest, "%d", &calls); err == nil {
 				n += calls

@@ -60,6 +60,7 @@ type lane struct {
 	taught   bool       // Redis has the scripts of a wait
 	noted    int64      // the request that a claim may follow
 	lively   bool       // the last wait was short
+	full     bool       // so was Redis, when it was last waited
 	open     bool       // a fetch was asked for and not answered: it may have taken jobs
 	reading  sync.Mutex // an answer is to be read: the next one must wait
 	unread   atomic.Bool

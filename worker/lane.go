@@ -56,14 +56,12 @@ func (p *pool) wait(ctx context.Context, l *lane) {
 
 // await waits once, and tells whether the queue is still to be waited for.
 func (p *pool) await(ctx context.Context, l *lane) bool {
-	got, err := p.waiter.Wait(l.name, p.couldStart)
+	got, err := p.waiter.Wait(l.name, p.hasFree)
 	switch {
 	case err == nil && p.woken(ctx, l, got):
 		return true
 	case err == nil, errors.Is(err, queue.ErrBusy):
-		if len(got.Jobs) == 0 {
-			p.passOn(p.fetches, l) // there may be no slot to fetch for
-		}
+		p.passOn(p.fetches, l) // there may be no slot to fetch for
 		p.ready(l)
 	case ctx.Err() == nil:
 		p.redis.failed("fetch from "+l.name, err)
@@ -72,11 +70,11 @@ func (p *pool) await(ctx context.Context, l *lane) bool {
 	return false
 }
 
-// couldStart is how many jobs that came now could start. Their slots are not set aside: another queue may have filled them by then.
-func (p *pool) couldStart() int {
+// hasFree tells whether a job that came now could start. The slot is not set aside for it: another queue may have filled it by then.
+func (p *pool) hasFree() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.room()
+	return p.room() > 0
 }
 
 // woken starts the jobs that a wait has brought, and tells whether they were all there are.
@@ -96,10 +94,13 @@ func (p *pool) woken(ctx context.Context, l *lane, got queue.Fetched) bool {
 }
 
 // passWatches gives the queues' watches to the next idle workers, once nothing waits or fetches here any more: a push during the drain must not
-// wake one that takes no jobs.
+// wake one that takes no jobs. A job that came while this worker stopped goes back first.
 func (p *pool) passWatches() {
 	ctx, cancel := context.WithTimeout(p.base, leaveWithin)
 	defer cancel()
+	if err := p.queue.Settle(ctx); err != nil {
+		p.log.Warn("what was fetched last could not be handed back, leaving tries again", "err", err)
+	}
 	for _, l := range p.lanes {
 		p.passOn(ctx, l)
 	}
