@@ -12,7 +12,8 @@ import (
 	"github.com/bellhop-dev/bellhop/queue"
 )
 
-// Client enqueues jobs. It is safe for concurrent use.
+// Client enqueues jobs. It is safe for concurrent use. What becomes of them, fleet.Client tells (Job, Await), and asynq.Inspector; over HTTP
+// the gateway.
 type Client struct {
 	queue *queue.Client
 }
@@ -25,12 +26,15 @@ type ClientOption = queue.Option
 // holds for jobs alone; for published events see events.Config.Replicas, for the rest queue.Durable.
 func Durable(replicas int, within time.Duration) ClientOption { return queue.Durable(replicas, within) }
 
-// NewClient returns a client over rdb, which stays the caller's to close.
+// NewClient returns a client over rdb, which stays the caller's to close. It panics if that is nil.
 func NewClient(rdb redis.UniversalClient, opts ...ClientOption) *Client {
+	if rdb == nil {
+		panic("bellhop: job.NewClient: no Redis client was given")
+	}
 	return &Client{queue: queue.New(rdb, opts...)}
 }
 
-// Info tells where an enqueued job stands.
+// Info tells where an enqueued job stands when Redis has it. What becomes of it, fleet.Client.Job tells.
 type Info struct {
 	ID    string      `json:"id"`
 	Task  string      `json:"task"`

@@ -312,9 +312,11 @@ func TestBadOptionsAreRefused(t *testing.T) {
 func TestDefineRefusesWhatBelongsToOneJob(t *testing.T) {
 	t.Parallel()
 	for name, define := range map[string]func(){
-		"in":   func() { job.Define[welcome]("a", job.In(time.Second)) },
-		"id":   func() { job.Define[welcome]("a", job.ID("x")) },
-		"name": func() { job.Define[welcome]("a b") },
+		"in":       func() { job.Define[welcome]("a", job.In(time.Second)) },
+		"id":       func() { job.Define[welcome]("a", job.ID("x")) },
+		"name":     func() { job.Define[welcome]("a b") },
+		"type":     func() { job.Define[struct{ F func() }]("a") },
+		"no Redis": func() { job.NewClient(nil) },
 	} {
 		func() {
 			defer func() {

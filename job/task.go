@@ -113,7 +113,7 @@ type Task[P any] struct {
 }
 
 // Define declares a task. The options are the defaults of its jobs; ID, In, At, Deadline, Header and ForEvent belong to
-// one job and are refused. It panics on a name or option that could never work: a declaration is code, not input.
+// one job and are refused. It panics on a name, an option or a payload type that could never work: a declaration is code, not input.
 func Define[P any](name string, defaults ...Option) Task[P] {
 	if err := wire.CheckTask(name); err != nil {
 		panic("bellhop: define: " + err.Error())
@@ -124,6 +124,9 @@ func Define[P any](name string, defaults ...Option) Task[P] {
 	}
 	if o.ofOneJob != "" {
 		panic(fmt.Sprintf("bellhop: define %s: %s belongs to one job, pass it to Enqueue", name, o.ofOneJob))
+	}
+	if _, err := json.Marshal(*new(P)); errors.As(err, new(*json.UnsupportedTypeError)) {
+		panic(fmt.Sprintf("bellhop: define %s: a payload of type %T can't be stored: %v", name, *new(P), err))
 	}
 	d := Definition{Name: name, Defaults: o.defaults(), Schema: schemaOf[P]()}
 	plain, err := d.template(nil)
@@ -170,7 +173,8 @@ func (t Task[P]) Enqueue(ctx context.Context, c *Client, payload P, opts ...Opti
 	return c.enqueue(ctx, r)
 }
 
-// EnqueueMany stores a job for each payload, in few round trips, and answers for each in its place.
+// EnqueueMany stores a job for each payload, in few round trips, and answers for each in its place. The options hold for all; for options
+// of one job, see Request.
 func (t Task[P]) EnqueueMany(ctx context.Context, c *Client, payloads []P, opts ...Option) []Result {
 	r, refused := t.template(opts)
 	entry := r.entry(new(wire.Message))
@@ -193,8 +197,12 @@ func (t Task[P]) EnqueueMany(ctx context.Context, c *Client, payloads []P, opts 
 	})
 }
 
-// HandledBy binds the task to the function that runs its payload. A payload that is not a P is discarded: no retry mends it.
+// HandledBy binds the task to the function that runs its payload. A payload that is not a P is discarded: no retry mends it. A nil function
+// makes a route that worker.New refuses.
 func (t Task[P]) HandledBy(fn func(ctx context.Context, payload P) error) Route {
+	if fn == nil {
+		return Route{Definition: t.definition}
+	}
 	return Route{
 		Definition: t.definition,
 		Backoff:    t.backoff,

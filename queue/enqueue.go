@@ -139,12 +139,11 @@ func (c *Client) EnqueueOne(ctx context.Context, e Entry) Stored {
 
 // ready sees to what must be before jobs are stored in a queue.
 func (c *Client) ready(ctx context.Context, queue string) error {
-	err := c.durable.check(c.rdb)
-	if err == nil {
-		err = c.list(ctx, queue)
+	if err := c.durable.check(c.rdb); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("list queue %q: %w", queue, err)
+	if err := c.list(ctx, queue); err != nil {
+		return fmt.Errorf("store in queue %q: %w", queue, err)
 	}
 	return nil
 }

@@ -13,10 +13,13 @@ import (
 )
 
 // Asynq makes a route of a plain asynq handler, unchanged, for the task of this exact name. asynq.SkipRetry and asynq.RevokeTask
-// mean what they mean there. A handler that calls asynq.GetTaskID and its like or writes to the task's ResultWriter needs the
-// engine asynq: what they read is closed to all but asynq's own server. Under the engine bellhop job.FromContext tells the
-// same, and Job.SetResult keeps a result.
+// mean what they mean there. A handler that calls asynq.GetTaskID, GetRetryCount, GetMaxRetry or GetQueueName or writes to the task's
+// ResultWriter needs the engine asynq: what they read is closed to all but asynq's own server. Under the engine bellhop those four find
+// nothing (false), and a ResultWriter fails the attempt; job.FromContext tells the same, and Job.SetResult keeps a result.
 func Asynq(task string, h asynq.Handler) job.Route {
+	if h == nil {
+		return job.Route{Definition: job.Named(task)} // New refuses it
+	}
 	return job.Route{
 		Definition: job.Named(task),
 		Handle:     asynqHandler(h),

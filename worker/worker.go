@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -46,6 +47,8 @@ type Worker struct {
 
 	id      string
 	started time.Time
+	misused error       // before Run, which tells
+	ran     atomic.Bool // Run was called
 
 	joined     atomic.Bool
 	draining   atomic.Bool
@@ -59,8 +62,12 @@ type Worker struct {
 	abandon   context.CancelFunc
 }
 
-// New returns a worker that runs the routes' jobs. It fails if the config or a route can't work.
+// New returns a worker that runs the routes' jobs. It fails if the config or a route can't work. It serves the queues of the config alone
+// (default: "default"), whatever the routes' tasks have as theirs.
 func New(rdb redis.UniversalClient, cfg Config, routes ...job.Route) (*Worker, error) {
+	if rdb == nil {
+		return nil, errors.New("worker: no Redis client was given: pass what redis.NewClient returns")
+	}
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("worker config: %w", err)
 	}
@@ -82,7 +89,7 @@ func (w *Worker) route(r job.Route) error {
 	name := r.Definition.Name
 	switch _, taken := w.routes[name]; {
 	case name == "" || r.Handle == nil:
-		return fmt.Errorf("route %q has no task or no handler", name)
+		return fmt.Errorf("route %q has no task or no handler: pass what Task.HandledBy returns for a function", name)
 	case taken:
 		return fmt.Errorf("task %q has two handlers", name)
 	}
@@ -96,8 +103,16 @@ func (w *Worker) Use(middlewares ...job.Middleware) {
 }
 
 // Mount gives every task that no route names to a plain asynq handler, an asynq.ServeMux for instance. See Asynq for those that
-// need the engine asynq. Call it before Run.
-func (w *Worker) Mount(h asynq.Handler) { w.fallback = h }
+// need the engine asynq. Call it once, before Run, which fails otherwise.
+func (w *Worker) Mount(h asynq.Handler) {
+	switch {
+	case h == nil:
+		w.misused = errors.Join(w.misused, errors.New("worker: a nil handler was mounted"))
+	case w.fallback != nil:
+		w.misused = errors.Join(w.misused, errors.New("worker: two handlers were mounted: put them into one asynq.ServeMux"))
+	}
+	w.fallback = h
+}
 
 // Feeder brings jobs into the queues: triggers, schedules.
 type Feeder interface {
@@ -126,8 +141,14 @@ var ErrJobsDied = errors.New("jobs failed for good")
 
 // Run takes jobs and runs them until ctx ends; then it takes no more, lets the running ones finish within the grace period, hands
 // the others back, and returns nil. A burst also ends when its queues are drained, with ErrJobsDied if jobs failed for good.
-// Run is called once.
+// It is called once. If Redis can't be reached at the start, it fails at once: wait for it, or be started again.
 func (w *Worker) Run(ctx context.Context) error {
+	if w.ran.Swap(true) {
+		return errors.New("worker: Run was called before: make another worker with New")
+	}
+	if w.misused != nil {
+		return w.misused
+	}
 	w.started = time.Now()
 	w.abandoned, w.abandon = context.WithCancel(context.WithoutCancel(ctx))
 	defer w.abandon()
@@ -143,7 +164,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	w.tell()
+	w.tell(ctx)
 	err = w.parts(engine).Run(ctx)
 	w.leave(ctx)
 	w.log.Info("worker stopped", "worker", w.id)
@@ -151,20 +172,34 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 // tell logs what the worker serves, and what its operator may have overlooked.
-func (w *Worker) tell() {
+func (w *Worker) tell(ctx context.Context) {
 	w.log.Info("worker started", "worker", w.id, "engine", w.cfg.Engine, "concurrency", w.cfg.Concurrency,
 		"queues", w.cfg.QueueNames(), "tasks", w.taskNames())
-	var elsewhere []string
-	for _, name := range w.taskNames() {
-		if queue := w.routes[name].Definition.Defaults.Queue; !slices.Contains(w.cfg.QueueNames(), queue) {
-			elsewhere = append(elsewhere, name+" ("+queue+")")
-		}
-	}
-	if len(elsewhere) > 0 {
-		w.log.Debug("tasks whose own queue this worker does not serve: another worker must, or their jobs wait", "tasks", elsewhere)
+	w.tellUnserved(ctx)
+	if len(w.routes) == 0 && w.fallback == nil && w.aggregator == nil {
+		w.log.Warn("the worker has no handler: it puts off every job that it takes")
 	}
 	if w.fallback != nil && w.cfg.Engine != EngineAsynq {
-		w.log.Warn("mounted asynq handlers that call asynq.GetTaskID or ResultWriter need the engine asynq", "engine", w.cfg.Engine)
+		w.log.Warn("mounted asynq handlers: asynq.GetTaskID, GetRetryCount, GetMaxRetry and GetQueueName find nothing, and ResultWriter fails, but with the engine asynq; "+
+			"look for them in your handlers", "engine", w.cfg.Engine)
+	}
+}
+
+// tellUnserved warns of tasks whose own queue neither this worker serves nor another one that lives.
+func (w *Worker) tellUnserved(ctx context.Context) {
+	elsewhere := make(map[string][]string)
+	for _, name := range w.taskNames() {
+		if queue := w.routes[name].Definition.Defaults.Queue; !slices.Contains(w.cfg.QueueNames(), queue) {
+			elsewhere[queue] = append(elsewhere[queue], name)
+		}
+	}
+	for _, queue := range slices.Sorted(maps.Keys(elsewhere)) {
+		switch err := w.fleet.CheckServed(ctx, []string{queue}); {
+		case errors.Is(err, fleet.ErrNotServed):
+			w.log.Warn("no worker serves a queue of this worker's tasks: their jobs wait; add it to the queues of this worker or another", "queue", queue, "tasks", elsewhere[queue])
+		case err == nil:
+			w.log.Debug("tasks of a queue that other workers serve", "queue", queue, "tasks", elsewhere[queue])
+		}
 	}
 }
 
@@ -208,6 +243,9 @@ func (w *Worker) join(ctx context.Context) error {
 		// Who drains a full Redis must not be kept out of it. The beats go on trying.
 		w.log.Warn("Redis is full: the worker starts, and is not listed until there is room; raise maxmemory", "err", err)
 		err = nil
+	}
+	if unreachable := new(net.OpError); errors.As(err, &unreachable) {
+		return fmt.Errorf("worker: Redis can't be reached at the start: %w", unreachable)
 	}
 	if err != nil {
 		return err

@@ -72,7 +72,7 @@ func (e *enqueuer) knownTasks(ctx context.Context) ([]fleet.Task, error) {
 	return known, nil
 }
 
-// listed is a known task, and how many live workers have a handler for it.
+// listed is a known task, and how many live workers have a handler for it and serve its queue.
 type listed struct {
 	fleet.Task
 	Workers int `json:"workers"`
@@ -91,7 +91,7 @@ func (e *enqueuer) listTasks(ctx context.Context) error {
 	for i, t := range known {
 		list[i].Task = t
 		for _, w := range workers {
-			if slices.Contains(w.Tasks, t.Name) {
+			if slices.Contains(w.Tasks, t.Name) && w.Queues[t.Defaults.Queue] > 0 {
 				list[i].Workers++
 			}
 		}

@@ -2,6 +2,7 @@ package acceptance_test
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -172,10 +173,20 @@ func TestEnqueueJSON(t *testing.T) {
 	worker.start()
 	wantFields(enqueue("log:write", `{"message":"waited for"}`, "--wait", "30s"), map[string]any{"state": "completed", "task": "log:write"})
 
+	elsewhere := prepare(t, t.TempDir(), filepath.Join(programs(t), "worker"), "--redis", address, "--queues", "elsewhere")
+	elsewhere.start()
+	eventually(t, "it has started", func() error {
+		if log := elsewhere.stderr.String(); !strings.Contains(log, "worker started") {
+			return errors.New(log)
+		}
+		return nil
+	})
+
 	list := prepare(t, t.TempDir(), filepath.Join(programs(t), "enqueue"), "--list", "--redis", address, "--json").run().want(t, 0)
 	var tasks []struct {
-		Name   string         `json:"name"`
-		Schema map[string]any `json:"schema"`
+		Name    string         `json:"name"`
+		Schema  map[string]any `json:"schema"`
+		Workers int            `json:"workers"`
 	}
 	if err := json.Unmarshal([]byte(list.stdout), &tasks); err != nil {
 		t.Fatalf("--list --json: %v\n%s", err, list.stdout)
@@ -185,6 +196,9 @@ func TestEnqueueJSON(t *testing.T) {
 		names[i] = task.Name
 		if task.Schema["properties"] == nil {
 			t.Errorf("--list --json: %s has no schema", task.Name)
+		}
+		if task.Workers != 1 { // the other one serves no queue of theirs
+			t.Errorf("--list --json: %d workers run %s", task.Workers, task.Name)
 		}
 	}
 	want := []string{"amqp:publish", "email:send", "events:replay", "http:request", "log:write", "webhook:deliver", "webhook:fanout"}
