@@ -208,7 +208,7 @@ func TestTheWatchOutlivesAnOutage(t *testing.T) {
 			server := redistest.Start(t, redistest.WithAOF(), redistest.WithConfig("appendfsync", "always"))
 			b, ran := start(t, server.Client(), workers)
 			server.Kill()
-			time.Sleep(1500 * time.Millisecond) // the length of the outage
+			<-time.After(1500 * time.Millisecond) // the length of the outage
 			server.Restart()
 			b.startsSoon("at once", ran)
 			b.startsSoon("and again", ran)
