@@ -124,7 +124,10 @@ func (s *Set) compile(c *compiler, t Trigger) (*rule, []error) {
 	if t.Run != "" {
 		faults = append(faults, s.checkTask(r)...)
 	}
-	return r, faults
+	return r, slices.DeleteFunc(faults, func(err error) bool {
+		f, ok := errors.AsType[*Fault](err)
+		return ok && t.origin.told(f.Path)
+	})
 }
 
 func (c *compiler) compileFilter(source string) (*expression, error) {

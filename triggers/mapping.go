@@ -20,7 +20,7 @@ type (
 	literalNode struct{ value any } // nil, bool, string or json.Number
 	exprNode    struct {
 		path string
-		expr *expression
+		expr *expression // nil if it is faulty
 	}
 	textNode struct {
 		path  string
@@ -203,7 +203,7 @@ func (m *mappingCompiler) text(s, path string) node {
 	parts, err := splitTemplate(s)
 	if err != nil {
 		m.faults = append(m.faults, m.trigger.fault(path, "%v", err))
-		return literalNode{s}
+		return exprNode{path, nil} // no literal: it need not fit the schema
 	}
 	if len(parts) == 1 && !parts[0].expr {
 		return literalNode{parts[0].text}

@@ -155,12 +155,14 @@ func (r *Rules) drive(runner *Runner) {
 	runner.Swap(r.set.Load())
 }
 
+// compileOwn goes on with what it could read after a fault, so that one look tells all of them.
 func (r *Rules) compileOwn(texts []fileText) (*Set, error) {
-	rules, err := parseFiles(texts)
-	if err != nil {
+	rules, unread := parseFiles(texts)
+	set, faulty := r.compiler.compileSet(append(rules, r.from.Code...), r.tasks)
+	if err := errors.Join(unread, faulty); err != nil {
 		return nil, err
 	}
-	return r.compiler.compileSet(append(rules, r.from.Code...), r.tasks)
+	return set, nil
 }
 
 // takeFiles makes what was read the rules, if it is good. A fault is told once, or when somebody asked for the look.

@@ -332,6 +332,87 @@ func TestReloadLooksAtOnceAndTellsTheOutcome(t *testing.T) {
 	})
 }
 
+// What can't be read hides no other fault, and is told once: what only comes of it is left out.
+func TestOneLookTellsTheFaultsOfEveryStage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		files []string
+		want  []string
+	}{
+		"an unknown key": {
+			[]string{`triggers:
+  - {name: a, onn: x, run: http:request, with: {method: GET, url: u}}
+  - {name: b, on: x, run: log:wirte}
+  - {name: c, on: x, run: http:request, with: {method: 1, url: u}}
+  - {name: d, onn: x, on: a.**.b, run: log:write, when: nope}
+`},
+			[]string{
+				`0.yaml:2: trigger "a": unknown key "onn", did you mean "on"?`, `0.yaml:5: trigger "d": unknown key "onn"`,
+				`0.yaml:3: trigger "b": run: no task "log:wirte", did you mean "log:write"?`, `0.yaml:4: trigger "c": with.method: is 1`,
+				`0.yaml:5: trigger "d": on: event type pattern`, `0.yaml:5: trigger "d": when: undeclared reference to 'nope'`,
+			},
+		},
+		"another's key": {
+			[]string{"triggers:\n  - {name: a, on: x, task: log:write}\n"},
+			[]string{`unknown key "task"`, `run: is missing`},
+		},
+		"the same name": {
+			[]string{
+				"triggers:\n  - {name: a, on: a.**.b, run: log:write}\n",
+				"triggers:\n  - {name: a, on: x, run: http:request, when: nope > 1, with: {method: GET, ulr: u}}\n  - {name: b, on: x, run: nope}\n",
+			},
+			[]string{
+				`0.yaml:2: trigger "a": on: event type pattern`, `1.yaml:2: trigger "a": when: undeclared reference`,
+				`1.yaml:2: trigger "a": with.ulr: task`, `1.yaml:2: trigger "a": with: field "url" is missing`,
+				`1.yaml:3: trigger "b": run: no task "nope"`, `1.yaml:2: trigger "a": name: is used already in |0.yaml:2`,
+			},
+		},
+		"no YAML": {
+			[]string{"triggers: [\n", "triggers:\n  - {name: b, on: x, run: nope}\n"},
+			[]string{`0.yaml`, `1.yaml:2: trigger "b": run: no task "nope"`},
+		},
+		"values": {
+			[]string{`triggers:
+  - {name: a, on: [x], run: {y: z}, with: 1}
+  - {name: b, on: x, run: http:request, with: {method: .inf, follow: 7, url: !a b}}
+  - {name: c, on: x, run: http:request, with: {method: a, {x: y}: u, follow: 7}}
+  - {name: d, on: x, run: http:request, with: {method: a, url: u, url: v, follow: "${"}}
+  - {name: [x], on: x, run: nope}
+`},
+			[]string{
+				`:2: trigger "a": on: must be text`, `:2: trigger "a": run: must be text`,
+				`:3: trigger "b": with.method: is .inf`, `:3: trigger "b": with.url: begins with !`,
+				`:4: trigger "c": with: has a key that is no text`, `:5: trigger "d": with: has the key "url" twice`,
+				`:6: name: must be text`,
+				`:3: trigger "b": with.follow: is 7, `, `:4: trigger "c": with.follow: is 7, `, `:5: trigger "d": with.follow: the ${ at character 1 is never closed`,
+				`:6: run: no task "nope"`,
+			},
+		},
+		"merges": {
+			[]string{"triggers:\n  - {<<: x, name: A, run: nope}\n"},
+			[]string{`<< merges mappings only`, `name: "A": use small letters`, `run: no task "nope"`},
+		},
+		"too much": {
+			[]string{"x-a: &a [" + strings.Repeat("1,", 999) + "1]\nx-b: &b [" + strings.Repeat("*a,", 20) + "]\n" +
+				"triggers:\n  - {name: a, on: a.**.b, run: nope}\n  - {name: b, on: x, run: http:request, with: *b}\n  - *b\n"},
+			[]string{`its aliases (*name) unfold`, "must be a mapping", `:4: trigger "a": on: event type`, `:4: trigger "a": run: no task`},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var files []string
+			for i, text := range c.files {
+				file := filepath.Join(dir, fmt.Sprintf("%s-%d.yaml", name, i))
+				writeFile(t, file, text)
+				files = append(files, file)
+			}
+			_, err := NewRules(t.Context(), Sources{Files: files}, knownTasks(), Config{}, nil)
+			wantFaults(t, err, c.want...)
+		})
+	}
+}
+
 func TestNewRulesTellsEveryFault(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "triggers.yaml")

@@ -5,7 +5,8 @@
 // What the package promises:
 //
 //   - A [Trigger] written in Go and one written in YAML are the same value, checked by the same [Compile], which reports
-//     every fault at once, with its file and line.
+//     every fault at once, with its file and line. [NewRules] reports those of reading the files with them; a file that is no
+//     YAML is told by its first one.
 //   - An expression can't run away: its length, its cost, its memory and its time are bounded.
 //   - [Runner.Handle] acknowledges an event after all its jobs are in Redis; a redelivered event fires each trigger once.
 //   - A trigger that fails on an event for good leaves a dead match, which holds the event and can be replayed. The other
@@ -59,6 +60,32 @@ type Trigger struct {
 type origin struct {
 	file  string
 	lines map[string]int // by path: "" is the trigger, "when", "with.json.message", "with.list[0]"
+
+	// unread are the paths of which a fault is told that kept them from being read: true with all that is in them, false where only
+	// a part of them is missing.
+	unread map[string]bool
+}
+
+// told tells that a fault of the path comes from one that was found when the file was read.
+func (o origin) told(path string) bool {
+	if _, unread := o.unread[path]; unread {
+		return true
+	}
+	if _, partly := o.unread[""]; partly && o.lines[path] == 0 && !strings.ContainsAny(path, ".[") {
+		return true // a key that stood perhaps in what could not be read
+	}
+	for path != "" {
+		path = around(path)
+		if o.unread[path] {
+			return true
+		}
+	}
+	return false
+}
+
+// around is the path of what the path is in.
+func around(path string) string {
+	return path[:max(strings.LastIndexAny(path, ".["), 0)]
 }
 
 // line returns the line of the path or of the nearest thing around it.
@@ -67,7 +94,7 @@ func (o origin) line(path string) int {
 		if n, ok := o.lines[path]; ok {
 			return n
 		}
-		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+		path = around(path)
 	}
 	return o.lines[""]
 }

@@ -26,9 +26,15 @@ const (
 	maxFileDepth = 1000
 )
 
-// Load reads triggers from YAML files. The error joins a [Fault] for everything that is wrong with any of them.
+// Load reads triggers from YAML files. The error joins a [Fault] for everything that is wrong with how any of them is written, and
+// for each name that is used twice; of a file that is no YAML, only where it stops being that. What else can be wrong, [Compile]
+// tells; [NewRules] tells both together.
 func Load(files ...string) ([]Trigger, error) {
-	return parseFiles(readFiles(files))
+	all, err := parseFiles(readFiles(files))
+	if err := errors.Join(err, checkUnique(all)); err != nil {
+		return nil, err
+	}
+	return all, nil
 }
 
 // fileText is what a file held when it was read.
@@ -47,6 +53,7 @@ func readFiles(names []string) []fileText {
 	return files
 }
 
+// parseFiles returns the triggers that it could read, also when there are faults with others.
 func parseFiles(files []fileText) ([]Trigger, error) {
 	var all []Trigger
 	var faults []error
@@ -61,11 +68,7 @@ func parseFiles(files []fileText) ([]Trigger, error) {
 		}
 		all = append(all, triggers...)
 	}
-	faults = append(faults, checkUnique(all))
-	if err := errors.Join(faults...); err != nil {
-		return nil, err
-	}
-	return all, nil
+	return all, errors.Join(faults...)
 }
 
 func readFile(file string) ([]byte, error) {
@@ -82,7 +85,7 @@ func readFile(file string) ([]byte, error) {
 }
 
 // Parse reads triggers from YAML; name stands for the file in errors. It returns the triggers that it could read, also when
-// there are faults with others: the error joins a [Fault] for each.
+// there are faults: the error joins a [Fault] for each. [Compile] then tells what else is wrong with them, and nothing again.
 func Parse(name string, data []byte) ([]Trigger, error) {
 	root, err := parseDocument(name, data)
 	if err != nil {
@@ -289,16 +292,24 @@ func (p *fileParser) trigger(n *yaml.Node) {
 		r.lines[key.Value] = firstLine(value)
 		if err := set(&t, value, r); err != nil {
 			r.fault(value, key.Value, "%v", err)
+			r.leaveOut(key.Value, true)
 		}
 	})
 	for _, key := range unknown {
 		name := truncate(key.Value)
+		if meant := suggest.Nearest(name, triggerKeyNames); meant != "" && r.lines[meant] == 0 {
+			r.leaveOut(meant, true) // that it is missing would be told a second time
+		}
 		p.faults = append(p.faults, &Fault{
 			File: p.file, Line: key.Line, Trigger: t.Name, key: name,
 			Problem: fmt.Sprintf("unknown key %q%s (a trigger has %s)", name, suggest.DidYouMean(name, triggerKeyNames), strings.Join(triggerKeyNames, ", ")),
 		})
 	}
 	p.take(r, t.Name)
+	if p.budget.spent {
+		r.leaveOut("", true)
+	}
+	t.origin.unread = r.unread
 	p.triggers = append(p.triggers, t)
 }
 

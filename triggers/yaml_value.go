@@ -40,10 +40,19 @@ type valueReader struct {
 	unfolded int // how many aliases around what is being read
 	lines    map[string]int
 	faults   []yamlFault
+	unread   map[string]bool // see origin
 }
 
 func (r *valueReader) fault(n *yaml.Node, path, format string, args ...any) {
 	r.faults = append(r.faults, yamlFault{n.Line, path, fmt.Sprintf(format, args...)})
+}
+
+// leaveOut notes a value that could not be read, and whether nothing in it could; else it only lacks something.
+func (r *valueReader) leaveOut(path string, whole bool) {
+	if r.unread == nil {
+		r.unread = make(map[string]bool)
+	}
+	r.unread[path] = r.unread[path] || whole
 }
 
 // take reports whether there is budget left for the node; that there is none is told once.
@@ -67,6 +76,7 @@ func (r *valueReader) read(n *yaml.Node, path string, depth int) any {
 	}
 	if depth > maxYAMLDepth {
 		r.fault(n, path, "is nested deeper than %d levels, or an alias contains itself", maxYAMLDepth)
+		r.leaveOut(path, true)
 		return nil
 	}
 	if _, noted := r.lines[path]; !noted {
@@ -93,10 +103,12 @@ func (r *valueReader) read(n *yaml.Node, path string, depth int) any {
 		v, err := scalar(n)
 		if err != nil {
 			r.fault(n, path, "%v", err)
+			r.leaveOut(path, true)
 		}
 		return v
 	}
 	r.fault(n, path, "is nothing that YAML should have here")
+	r.leaveOut(path, true)
 	return nil
 }
 
@@ -112,6 +124,7 @@ func firstLine(n *yaml.Node) int {
 func (r *valueReader) entries(n *yaml.Node, path string, depth int, fn func(key, value *yaml.Node)) {
 	if depth > maxYAMLDepth {
 		r.fault(n, path, "merges (<<) deeper than %d levels, or an alias contains itself", maxYAMLDepth)
+		r.leaveOut(path, false)
 		return
 	}
 	seen := make(map[string]int, len(n.Content)/2)
@@ -129,6 +142,7 @@ func (r *valueReader) entries(n *yaml.Node, path string, depth int, fn func(key,
 		case isMerge(key):
 		case key.Kind != yaml.ScalarNode:
 			r.fault(key, path, "has a key that is no text: did you mean to quote \"${...}\"?")
+			r.leaveOut(path, false)
 		case seen[key.Value] > 0:
 			r.fault(key, path, "has the key %q twice, the first in line %d: remove one", truncate(key.Value), seen[key.Value])
 		default:
@@ -163,6 +177,7 @@ func (r *valueReader) merged(n *yaml.Node, path string, depth int, fn func(key, 
 		}
 	default:
 		r.fault(n, path, "<< merges mappings only")
+		r.leaveOut(path, false)
 	}
 }
 
