@@ -277,7 +277,7 @@ func TestDefinitionTravelsThroughJSON(t *testing.T) {
 	for payload, want := range map[string]string{
 		`{"user_id":"1"}`:           "",
 		`{"user_id":"1","age":3}`:   "",
-		`{"user_id":1}`:             "type",
+		`{"user_id":1}`:             `payload of email:welcome: field "user_id" is a number, want a string`,
 		`{"age":3}`:                 `"user_id" is missing`,
 		`{"user_id":"1","usr":"x"}`: `no field "usr" (it has user_id, age, tags)`,
 		`{"user_id":"1"} {}`:        "more follows",

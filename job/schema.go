@@ -9,7 +9,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/google/jsonschema-go/jsonschema"
 )
@@ -21,20 +20,23 @@ type Schema struct {
 }
 
 // schemaOf derives the schema from a payload's Go type, as encoding/json would write it. A type that JSON Schema can't tell (a recursive
-// one, say) gets the zero Schema: its payloads are checked by decoding alone.
-func schemaOf[P any]() Schema {
+// one, say) gets the zero Schema: its payloads are checked by decoding alone. It fails on tags that can't be meant.
+func schemaOf[P any]() (Schema, error) {
 	s, err := jsonschema.For[P](&jsonschema.ForOptions{TypeSchemas: map[reflect.Type]*jsonschema.Schema{
 		reflect.TypeFor[json.RawMessage](): {},
 		reflect.TypeFor[[]byte]():          {Types: []string{"string", "null"}, ContentEncoding: "base64"},
 	}})
 	if err != nil {
-		return Schema{}
+		return Schema{}, nil //nolint:nilerr // it can't be told
+	}
+	if err := refine(s, reflect.TypeFor[P]()); err != nil {
+		return Schema{}, err
 	}
 	schema, err := newSchema(s)
 	if err != nil {
-		return Schema{}
+		return Schema{}, nil //nolint:nilerr // it can't be told
 	}
-	return schema
+	return schema, nil
 }
 
 func newSchema(s *jsonschema.Schema) (Schema, error) {
@@ -110,38 +112,18 @@ func checkDepth(payload []byte) error {
 	return nil
 }
 
-// explain turns the validator's answer into one that names the fields that exist.
-func (s Schema) explain(value any, err error) string {
-	text := strings.TrimPrefix(err.Error(), "validating root: ")
-	object, ok := value.(map[string]any)
-	if !ok || len(s.schema.Properties) == 0 {
-		return text
-	}
-	var faults []string
-	for name := range object {
-		if _, known := s.schema.Properties[name]; !known && s.schema.AdditionalProperties != nil {
-			faults = append(faults, fmt.Sprintf("no field %q (it has %s)", name, strings.Join(s.Fields(), ", ")))
-		}
-	}
-	for _, name := range s.schema.Required {
-		if _, there := object[name]; !there {
-			faults = append(faults, fmt.Sprintf("field %q is missing", name))
-		}
-	}
-	if len(faults) == 0 {
-		return text
-	}
-	return strings.Join(faults, "; ")
-}
-
 // Fields are the names of an object's properties, those first that a payload must have; nil if it is not an object.
 func (s Schema) Fields() []string {
 	if s.schema == nil {
 		return nil
 	}
-	names := slices.Sorted(maps.Keys(s.schema.Properties))
+	return fieldsOf(s.schema)
+}
+
+func fieldsOf(s *jsonschema.Schema) []string {
+	names := slices.Sorted(maps.Keys(s.Properties))
 	slices.SortStableFunc(names, func(a, b string) int {
-		return boolToInt(slices.Contains(s.Required(), b)) - boolToInt(slices.Contains(s.Required(), a))
+		return boolToInt(slices.Contains(s.Required, b)) - boolToInt(slices.Contains(s.Required, a))
 	})
 	return names
 }

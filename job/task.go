@@ -114,6 +114,9 @@ type Task[P any] struct {
 
 // Define declares a task. The options are the defaults of its jobs; ID, In, At, Deadline, Header and ForEvent belong to
 // one job and are refused. It panics on a name, an option or a payload type that could never work: a declaration is code, not input.
+//
+// The payload's schema is that of P, as encoding/json writes it: a field without omitempty must be there. Tags refine it: jsonschema
+// describes a field, enum:"low,high" lists what a text may be, and pattern:"^https?://" is a regular expression that it must match.
 func Define[P any](name string, defaults ...Option) Task[P] {
 	if err := wire.CheckTask(name); err != nil {
 		panic("bellhop: define: " + err.Error())
@@ -128,7 +131,11 @@ func Define[P any](name string, defaults ...Option) Task[P] {
 	if _, err := json.Marshal(*new(P)); errors.As(err, new(*json.UnsupportedTypeError)) {
 		panic(fmt.Sprintf("bellhop: define %s: a payload of type %T can't be stored: %v", name, *new(P), err))
 	}
-	d := Definition{Name: name, Defaults: o.defaults(), Schema: schemaOf[P]()}
+	schema, err := schemaOf[P]()
+	if err != nil {
+		panic(fmt.Sprintf("bellhop: define %s: payload: %v", name, err))
+	}
+	d := Definition{Name: name, Defaults: o.defaults(), Schema: schema}
 	plain, err := d.template(nil)
 	if err != nil {
 		panic("bellhop: define: " + err.Error())

@@ -28,7 +28,7 @@ func TestHTTPRequestSchema(t *testing.T) {
 		`{"url":"https://a.example","json":null}`:                   "",
 		`{"method":"GET"}`:                                          `field "url" is missing`,
 		`{"url":"https://a.example","header":{}}`:                   `no field "header"`,
-		`{"url":"https://a.example","headers":{"X-Number":12}}`:     "/properties/headers",
+		`{"url":"https://a.example","headers":{"X-Number":12}}`:     `field "headers.X-Number" is a number, want a string`,
 		`{"url":"https://a.example","timeout":30}`:                  "timeout",
 		`{"url":"https://a.example","no_redirects":"yes","body":1}`: "string",
 	} {

@@ -22,6 +22,15 @@ func DidYouMean(name string, known []string) string {
 	return ""
 }
 
+// OneOf lists what can be chosen from: a, b or c.
+func OneOf(names []string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
 // distance counts the letters to insert, delete, replace or swap with their neighbour (optimal string alignment).
 func distance(a, b string) int {
 	s, t := []rune(a), []rune(b)

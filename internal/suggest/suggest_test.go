@@ -18,3 +18,12 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+func TestOneOf(t *testing.T) {
+	t.Parallel()
+	for want, names := range map[string][]string{"": nil, "a": {"a"}, "a or b": {"a", "b"}, "a, b or c": {"a", "b", "c"}} {
+		if got := suggest.OneOf(names); got != want {
+			t.Errorf("OneOf(%q) = %q, want %q", names, got, want)
+		}
+	}
+}
