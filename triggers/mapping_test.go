@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/bellhop-dev/bellhop/events"
+	"github.com/bellhop-dev/bellhop/job"
 )
 
 func TestPayloads(t *testing.T) {
@@ -267,6 +268,34 @@ func TestCompileChecksTheMappingAgainstTheSchema(t *testing.T) {
 			_, err := Compile([]Trigger{{Name: "t", On: "a", Run: "http:request", With: c.with}}, knownTasks(), Config{})
 			wantFaults(t, err, c.want...)
 		})
+	}
+}
+
+// What a task's tags say of a text holds for literals; what an expression gives is checked with the event.
+func TestCompileHoldsLiteralsAgainstTags(t *testing.T) {
+	t.Parallel()
+	type ringing struct {
+		Level string `json:"level,omitempty" enum:"low,high"`
+		URL   string `json:"url,omitempty" pattern:"^https?://"`
+		Hard  bool   `json:"hard,omitempty"`
+	}
+	tasks := TaskList(job.Define[ringing]("bell:ring").Definition())
+	for name, c := range map[string]struct {
+		with map[string]any
+		want []string
+	}{
+		"good":        {map[string]any{"level": "low", "url": "https://x"}, nil},
+		"expressions": {map[string]any{"level": "${event.data.level}", "url": "${event.data.base}/x"}, nil},
+		"bad": {
+			map[string]any{"level": "loud", "url": "nope"},
+			[]string{`with.level: is "loud", task "bell:ring" wants "low" or "high"`, `with.url: is "nope", task "bell:ring" wants a text that matches ^https?://`},
+		},
+		"a type":    {map[string]any{"level": 7}, []string{`with.level: is 7, task "bell:ring" wants string`}},
+		"templates": {map[string]any{"level": "${", "hard": "${event.id"}, []string{`with.hard: the ${ at`, `with.level: the ${ at`}},
+	} {
+		_, err := Compile([]Trigger{{Name: "t", On: "a", Run: "bell:ring", With: c.with}}, tasks, Config{})
+		t.Log(name)
+		wantFaults(t, err, c.want...)
 	}
 }
 

@@ -100,6 +100,18 @@ func (c *schemaChecker) literal(s *jsonschema.Schema, n literalNode, path string
 		return // it hangs on other parts of the schema: checked with the event
 	}
 	if err := resolved.Validate(value); err != nil {
+		switch {
+		case len(s.Enum) > 0 && !slices.Contains(s.Enum, value):
+			choice := make([]string, len(s.Enum))
+			for i, allowed := range s.Enum {
+				choice[i] = shown(allowed)
+			}
+			c.fault(path, "is %s, task %q wants %s", shown(n.value), c.task, suggest.OneOf(choice))
+			return
+		case s.Pattern != "":
+			c.fault(path, "is %s, task %q wants a text that matches %s", shown(n.value), c.task, s.Pattern)
+			return
+		}
 		reason := err.Error()
 		if _, after, found := strings.Cut(reason, "validating root: "); found {
 			reason = after
