@@ -14,10 +14,7 @@ import (
 
 func writeLog(t *testing.T, logger *slog.Logger, payload string) error {
 	t.Helper()
-	j := &job.Job{ID: "job-1", Payload: []byte(payload)}
-	if err := tasks.WriteLog.Definition().Schema.Check(j.Payload); err != nil {
-		t.Fatalf("payload %s: %v", payload, err)
-	}
+	j := &job.Job{ID: "job-1", Payload: []byte(payload)} // unchecked, as a Go producer's
 	return tasks.WriteLog.HandledBy(handlers.NewLog(logger).Write).Handle(job.NewContext(t.Context(), j), j)
 }
 

@@ -10,7 +10,7 @@ import (
 // HTTPRequest is a call of a service, in whatever language it is written.
 type HTTPRequest struct {
 	Method  string            `json:"method,omitempty" jsonschema:"HTTP method; GET if left out, POST if there is a body"`
-	URL     string            `json:"url" jsonschema:"http or https address to call"`
+	URL     string            `json:"url" pattern:"^https?://" jsonschema:"http or https address to call"`
 	Headers map[string]string `json:"headers,omitempty" jsonschema:"request headers; Idempotency-Key is the job's id unless set here"`
 
 	// JSON is sent as encoding/json writes it; null counts as left out. In a handler it is a json.RawMessage.

@@ -9,7 +9,7 @@ import (
 // LogLine is a line for the worker's log.
 type LogLine struct {
 	Message string         `json:"message" jsonschema:"text of the line"`
-	Level   string         `json:"level,omitempty" jsonschema:"debug, info, warn or error; info if left out"`
+	Level   string         `json:"level,omitempty" enum:"debug,info,warn,error" jsonschema:"debug, info, warn or error; info if left out"`
 	Fields  map[string]any `json:"fields,omitempty" jsonschema:"anything else to log beside the message"`
 }
 

@@ -29,6 +29,7 @@ func TestHTTPRequestSchema(t *testing.T) {
 		`{"method":"GET"}`:                                          `field "url" is missing`,
 		`{"url":"https://a.example","header":{}}`:                   `no field "header"`,
 		`{"url":"https://a.example","headers":{"X-Number":12}}`:     `field "headers.X-Number" is a number, want a string`,
+		`{"url":"nope"}`:                                            `field "url" does not match ^https?://`,
 		`{"url":"https://a.example","timeout":30}`:                  "timeout",
 		`{"url":"https://a.example","no_redirects":"yes","body":1}`: "string",
 	} {
@@ -71,5 +72,9 @@ func TestLogLineSchema(t *testing.T) {
 	}
 	if err := d.Schema.Check([]byte(`{"message":"m","level":"warn","fields":{"a":{"b":[1]}}}`)); err != nil {
 		t.Error(err)
+	}
+	err := d.Schema.Check([]byte(`{"message":"m","level":"loud"}`))
+	if err == nil || err.Error() != `field "level" is "loud", want "debug", "info", "warn" or "error"` {
+		t.Errorf("an unknown level gave %v", err)
 	}
 }
