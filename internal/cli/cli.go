@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,11 +52,20 @@ func Main(ctx context.Context, cmd *cobra.Command, args []string, stderr io.Writ
 	case errors.Is(err, SilentError):
 		return ExitFailed
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "%s: %v\nSee '%s --help'.\n", cmd.Name(), err, called.CommandPath())
+		fmt.Fprintf(stderr, "%s\nSee '%s --help'.\n", told(cmd, err), called.CommandPath())
 		return ExitUsage
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", cmd.Name(), err)
+	fmt.Fprintln(stderr, told(cmd, err))
 	return ExitFailed
+}
+
+// told begins with the command's name, once: "enqueue log:write: ..." has it.
+func told(cmd *cobra.Command, err error) string {
+	text := err.Error()
+	if after, named := strings.CutPrefix(text, cmd.Name()); named && (strings.HasPrefix(after, " ") || strings.HasPrefix(after, ":")) {
+		return text
+	}
+	return cmd.Name() + ": " + text
 }
 
 func prepare(cmd *cobra.Command) {
@@ -63,8 +73,24 @@ func prepare(cmd *cobra.Command) {
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.Flags().SortFlags = false
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if wrong := wrongDuration(err); wrong != nil {
+			return UsageError{wrong}
+		}
 		return UsageError{errors.New(err.Error() + meant(c.Flags(), err))}
 	})
+}
+
+// wrongDuration says how to write the duration of a flag; nil if it is something else that is wrong.
+func wrongDuration(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) || !strings.HasPrefix(fmt.Sprint(invalid.Unwrap()), "time: ") { // a flag of a type of its own says it itself
+		return nil
+	}
+	name, value := invalid.GetFlag().Name, invalid.GetValue()
+	if _, number := strconv.ParseFloat(value, 64); number == nil {
+		return fmt.Errorf("--%s %q has no unit: write %ss", name, value, value)
+	}
+	return fmt.Errorf("--%s %q is no duration: write one such as 30s, 10m or 1h30m", name, value)
 }
 
 // meant finds the flag that a mistyped one was meant to be.
