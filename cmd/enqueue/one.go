@@ -96,7 +96,7 @@ func (e *enqueuer) enqueueOne(ctx context.Context, task, arg string) error {
 		if e.queue != "" {
 			queue = e.queue
 		}
-		info = &job.Info{ID: duplicate.ID, Task: task, Queue: queue, State: "duplicate"}
+		info = &job.Info{ID: duplicate.ID, Task: task, Queue: queue, State: stateDuplicate}
 	} else if err != nil {
 		return err
 	}

@@ -35,13 +35,19 @@ func (e *enqueuer) printJob(info *job.Info) error {
 	if e.json {
 		return e.printJSON(info)
 	}
-	when := ""
-	if !info.At.IsZero() {
-		when = ", starts at " + info.At.Format(time.RFC3339)
+	state := string(info.State)
+	switch {
+	case state == stateDuplicate:
+		state = "a duplicate, it was enqueued before"
+	case !info.At.IsZero():
+		state += ", starts at " + info.At.Format(time.RFC3339)
 	}
-	_, err := fmt.Fprintf(e.stdout, "job %s: %s in queue %s is %s%s\n", info.ID, info.Task, info.Queue, info.State, when)
+	_, err := fmt.Fprintf(e.stdout, "job %s: %s in queue %s is %s\n", info.ID, info.Task, info.Queue, state)
 	return err
 }
+
+// stateDuplicate is what the command gives as the state of a job that was not stored, as one stands in its place.
+const stateDuplicate = "duplicate"
 
 func (e *enqueuer) printEvent(event *events.Event, p events.Published) error {
 	if e.json {

@@ -25,19 +25,26 @@ func (e *enqueuer) await(ctx context.Context, info *job.Info) error {
 	case ctx.Err() == nil:
 		return err
 	case asked.Err() != nil:
-		return fmt.Errorf("job %s: stopped waiting, it is %s%s", info.ID, last.State, because(last))
+		return fmt.Errorf("job %s: stopped waiting, it %s", info.ID, standing(last))
 	}
 	return e.tellUnended(asked, last)
 }
 
-func because(j fleet.Job) string {
+// standing says where a job stands that has not ended: "it is active", "it waits for its retry after 2 failures".
+func standing(j fleet.Job) string {
+	at := "is " + j.State
+	if j.State == "retry" {
+		at = "waits for its retry"
+	}
 	switch {
 	case j.LastError == "":
-		return ""
+		return at
+	case j.Retried == 0 && j.State == "retry":
+		return "is put off: " + j.LastError
 	case j.Retried == 0:
-		return ", put off: " + j.LastError
+		return at + ", put off: " + j.LastError
 	}
-	return fmt.Sprintf(" after %s, the last: %s", count(j.Retried, "failure"), j.LastError)
+	return fmt.Sprintf("%s after %s, the last: %s", at, count(j.Retried, "failure"), j.LastError)
 }
 
 // tellUnended says where the job stands when the time is over, and what may keep it there. It always fails.
@@ -54,7 +61,7 @@ func (e *enqueuer) tellUnended(ctx context.Context, j fleet.Job) error {
 	if hint != "" {
 		hint = "; " + hint
 	}
-	return fmt.Errorf("job %s has not ended within %v: it is %s%s%s", j.ID, e.wait, j.State, because(j), hint)
+	return fmt.Errorf("job %s has not ended within %v: it %s%s", j.ID, e.wait, standing(j), hint)
 }
 
 // hint tells what keeps a job waiting that does not run.
