@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -164,6 +166,11 @@ func TestWhatWaitingDoesNotMendFailsAtOnce(t *testing.T) {
 		"plain scheme, cluster node": {func(t *testing.T) redisconn.Config {
 			return redisconn.Config{URL: redistest.Start(t, redistest.WithConfig("cluster-enabled", "yes")).URL()}
 		}, "write redis-cluster://"},
+		"a web server": {func(t *testing.T) redisconn.Config {
+			s := httptest.NewServer(http.NotFoundHandler())
+			t.Cleanup(s.Close)
+			return redisconn.Config{URL: strings.Replace(s.URL, "http://", "redis://", 1)}
+		}, "what listens there is no Redis"},
 		"plain scheme, sentinel; unknown master": {func(t *testing.T) redisconn.Config {
 			set := redistest.Sentinel(t)
 			cfg := redisconn.Config{URL: "redis://" + set.Sentinels[0].Addr()}

@@ -132,6 +132,8 @@ func hopeless(err error) string {
 		return "it is not a Cluster: write redis:// instead of redis-cluster://"
 	case strings.Contains(text, "SELECT is not allowed in cluster mode"):
 		return "it is a Cluster node: write redis-cluster://"
+	case strings.Contains(text, "redis: can't parse"), strings.Contains(text, "redis: invalid reply"): // to the very first command
+		return "what listens there is no Redis: correct the address (--redis or BELLHOP_REDIS_URL)"
 	case strings.Contains(text, "unreachable") && errors.Is(err, redis.Nil):
 		return "the sentinels know no master of that name: correct it in the address"
 	}
