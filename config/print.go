@@ -83,7 +83,11 @@ func node(v reflect.Value, path string) *yaml.Node {
 	case v.CanUint():
 		return scalar("!!int", strconv.FormatUint(v.Uint(), 10))
 	case v.CanFloat():
-		return scalar("!!float", strconv.FormatFloat(v.Float(), 'g', -1, 64))
+		text := strconv.FormatFloat(v.Float(), 'f', -1, 64)
+		if strings.ContainsFunc(text, func(r rune) bool { return r != '-' && !unicode.IsDigit(r) }) {
+			return scalar("!!float", text)
+		}
+		return scalar("!!int", text) // as a float, YAML would have it with its tag: !!float 1000
 	case v.Kind() == reflect.Slice:
 		list := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for i := range v.Len() {

@@ -64,7 +64,7 @@ func TestPrintedCanBeLoaded(t *testing.T) {
 func TestPrintTellsWhereEachValueIsFrom(t *testing.T) {
 	t.Parallel()
 	l := given{
-		file: "worker:\n  concurrency: 5\n  queues:\n  - critical=6\n",
+		file: "worker:\n  concurrency: 5\n  queues:\n  - critical=6\ngateway: {guard: {address_rate: 0.5, failure_rate: 1e6}}\n",
 		env:  []string{"BELLHOP_WORKER_GRACE=24h"},
 		args: []string{"--burst"},
 	}.mustLoad(t)
@@ -84,6 +84,12 @@ handlers:
 `
 	if !strings.Contains(text, want) {
 		t.Errorf("got\n%s\nwant in it\n%s", text, want)
+	}
+
+	for _, number := range []string{"\n    rate: 1000    ", "\n    address_rate: 0.5    ", "\n    failure_rate: 1000000    "} {
+		if !strings.Contains(text, number) {
+			t.Errorf("got\n%s\nwant in it %q", text, number)
+		}
 	}
 
 	var b bytes.Buffer
