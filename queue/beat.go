@@ -23,11 +23,8 @@ var (
 // BeatInterval is how often a worker should call Beat.
 const BeatInterval = time.Second
 
-// isOverdue tells that the worker's last beat of a queue is so old that others may soon take it for one that stands still.
-func (w *Worker) isOverdue(l *lane) bool {
-	at := l.lastBeat()
-	return !at.IsZero() && time.Since(at) > idleBeat+BeatInterval // without one, the scripts tell
-}
+// overdueAfter is how long a worker's last beat may be ago before it must reckon with others taking it for one that stands still.
+const overdueAfter = idleBeat + BeatInterval
 
 // idleBeat is how often a worker beats for a queue of which it holds no job: nobody waits for its jobs.
 const idleBeat = 5 * BeatInterval
@@ -51,7 +48,7 @@ type Beaten struct {
 // Beat records the sign of life and extends the leases of all jobs that the worker holds, in one round trip. It answers for
 // each queue that was due for a beat: those of which the worker holds jobs, the others every 5 s.
 func (w *Worker) Beat(ctx context.Context) []Beaten {
-	return w.beat(ctx, func(l *lane) bool { return l.count() > 0 || time.Since(l.lastBeat()) >= idleBeat-BeatInterval/2 })
+	return w.beat(ctx, func(l *lane) bool { return l.count() > 0 || l.isDue() })
 }
 
 // Called tells that a beat is wanted at once, though the next one isn't due: nobody keeps one of the queues any more.
@@ -63,7 +60,7 @@ func (w *Worker) call(queue string) {
 	if !ok {
 		return
 	}
-	l.forgetBeat()
+	l.wantBeat()
 	select {
 	case w.called <- struct{}{}:
 	default: // one call is enough
@@ -96,10 +93,11 @@ type beat struct {
 	lane *lane
 	call *call
 	jobs []*Job
+	sent time.Time
 }
 
 func (w *Worker) newBeat(l *lane) *beat {
-	b := &beat{lane: l, jobs: l.owned()}
+	b := &beat{lane: l, jobs: l.owned(), sent: time.Now()}
 	args := make([]any, 0, 3+2*len(b.jobs))
 	args = append(args, w.id, int(leaseTime/time.Second), keepTime.Milliseconds())
 	for _, job := range b.jobs {
@@ -124,7 +122,7 @@ func (b *beat) answer() Beaten {
 		return out
 	}
 	out.Now, out.Keeper = clock(reply[0], reply[1]), reply[2] == 1
-	b.lane.beaten()
+	b.lane.beaten(b.sent)
 	var lost []*Job
 	for _, n := range reply[3:] {
 		if n >= 1 && int(n) <= len(b.jobs) {

@@ -62,10 +62,11 @@ func (w *Worker) Turn(ctx context.Context, queue string, n int, ends []End, answ
 	l.fetching.Lock()
 	defer l.fetching.Unlock()
 	defer w.suspicion.settle(l)
+	began := time.Now()
 	a := &Answer{worker: w, lane: l, ctx: ctx, n: min(n, MaxBatch), batch: l.lead(ctx, ends, answered)}
 	a.ask()
 	// An answer that was long on its way, or lay here while this process stood still, tells of jobs that others may have taken since.
-	late := a.err == nil && len(a.reply) > fetchHead && w.isOverdue(l)
+	late := a.err == nil && len(a.reply) > fetchHead && l.hasStood(began)
 	if a.err == nil && (a.reply[3] == int64(mustBeat) || late) {
 		a.settle()
 		for _, beaten := range w.beat(ctx, func(other *lane) bool { return other == l }) { // its failure shows below

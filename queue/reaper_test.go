@@ -332,3 +332,25 @@ func TestTheWatchOfTheUnseenIsFreeSoon(t *testing.T) {
 		}
 	}
 }
+
+// A beat tells of a standstill before it, also when its own answer comes before that of an earlier request; and an answered beat is as old as
+// its sending.
+func TestBeatsTellOfAStandstill(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	l := new(lane)
+	if l.hasStood(now.Add(-time.Hour)) {
+		t.Error("who never beats has stood still")
+	}
+	l.beaten(now.Add(-overdueAfter - time.Second))
+	if !l.hasStood(now) {
+		t.Error("an old beat tells nothing, though its answer is new")
+	}
+	l.beaten(now)
+	if !l.hasStood(now.Add(-3 * time.Second)) {
+		t.Error("a request before the standstill's end is taken for a new one")
+	}
+	if l.hasStood(now) {
+		t.Error("a request after the standstill is not")
+	}
+}

@@ -225,7 +225,7 @@ func (t *Waiter) watch(l *lane, take bool) (got Fetched, full bool, err error) {
 		l.setWatching(true)
 	}
 	v := t.lookOut(l, take)
-	got, err = t.claimed(l, v.claim)
+	got, err = t.claimed(l, v)
 	if len(got.Jobs) > 0 && got.Left == 0 && v.isAlone() {
 		l.setAlone()
 	}
@@ -257,6 +257,7 @@ func (t *Waiter) teach(l *lane) error {
 
 // lookout is a blocking command and what stands before and behind it, in the order in which Redis runs it.
 type lookout struct {
+	began  time.Time
 	taken  *redis.StringCmd // the watch, or nil if the worker has it already
 	mine   *redis.StatusCmd // notes who has the watch
 	note   *call            // notes the claim's request, or nil if it is noted
@@ -268,12 +269,12 @@ type lookout struct {
 func (t *Waiter) lookOut(l *lane, take bool) *lookout {
 	w, ctx, pending := t.worker, t.ctx, wire.PendingKey(l.queue)
 	plain, pipe := w.client.plain.Load(), t.rdb.Pipeline()
-	v := &lookout{claim: w.claimCall(l)}
+	v := &lookout{began: time.Now(), claim: w.claimCall(l)}
 	if take {
 		v.taken = pipe.LPop(ctx, wire.WatchKey(l.queue))
 	}
 	v.mine = pipe.Set(ctx, wire.WatcherKey(l.queue), w.id, watchTime)
-	if l.noted != l.request || l.full || w.isOverdue(l) { // who has not beaten for so long may be refused
+	if l.noted != l.request || l.full || l.hasStood(time.Now()) { // who has not beaten for so long may be refused
 		v.note = w.watchCall(l)
 		v.note.queue(ctx, pipe, plain)
 	}
@@ -284,9 +285,8 @@ func (t *Waiter) lookOut(l *lane, take bool) *lookout {
 	}
 
 	l.open = true
-	began := time.Now()
 	_, _ = pipe.Exec(ctx)
-	l.lively = time.Since(began) < livelyTime
+	l.lively = time.Since(v.began) < livelyTime
 	if v.note != nil && v.note.reply.Err() == nil {
 		l.noted = l.request
 	}
@@ -345,8 +345,8 @@ func (w *Worker) claim(l *lane, entry string) *call {
 }
 
 // claimed reads a claim's answer. What it has taken is ours, whatever failed beside it.
-func (t *Waiter) claimed(l *lane, claim *call) (Fetched, error) {
-	reply, err := claim.reply.Result()
+func (t *Waiter) claimed(l *lane, v *lookout) (Fetched, error) {
+	reply, err := v.claim.reply.Result()
 	switch {
 	case isNoScript(err):
 		l.open = false
@@ -355,7 +355,7 @@ func (t *Waiter) claimed(l *lane, claim *call) (Fetched, error) {
 		return Fetched{}, err
 	}
 	job, answered := reply.([]any)
-	if len(job) > 0 && t.worker.isOverdue(l) {
+	if len(job) > 0 && l.hasStood(v.began) {
 		return Fetched{}, nil // this process stood still: others may have taken the job since. A Fetch tells
 	}
 	l.open = false

@@ -65,10 +65,12 @@ type lane struct {
 	reading  sync.Mutex // an answer is to be read: the next one must wait
 	unread   atomic.Bool
 
-	mu    sync.Mutex
-	held  map[string]*Job // by id: between their Fetch and their Finish
-	beat  time.Time       // the last one that Redis answered
-	waits mood
+	mu     sync.Mutex
+	held   map[string]*Job // by id: between their Fetch and their Finish
+	beat   time.Time       // when the last one was sent that Redis answered
+	stood  time.Time       // when the last one was sent that came after a gap
+	wanted bool            // a beat is due at once
+	waits  mood
 
 	ending     batcher[*ending]
 	endRequest int64 // of the last batch of ends; touched by the batcher's writer alone
@@ -216,22 +218,36 @@ func (l *lane) count() int {
 	return len(l.held)
 }
 
-func (l *lane) lastBeat() time.Time {
+// isDue tells that an idle worker has to beat.
+func (l *lane) isDue() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.beat
+	return l.wanted || time.Since(l.beat) >= idleBeat-BeatInterval/2
 }
 
-func (l *lane) beaten() {
+// wantBeat makes the next beat one of this queue.
+func (l *lane) wantBeat() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.beat = time.Now()
+	l.wanted = true
 }
 
-func (l *lane) forgetBeat() {
+// beaten notes a beat that Redis has answered. What counts is when it was sent: its answer may have waited while this process stood still.
+func (l *lane) beaten(sent time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.beat = time.Time{}
+	if !l.beat.IsZero() && sent.Sub(l.beat) > overdueAfter {
+		l.stood = sent
+	}
+	l.beat, l.wanted = sent, false
+}
+
+// hasStood tells that this process has stood still since then, or does not reach Redis, for so long that others may have its jobs. Of one that
+// never beats, the scripts tell.
+func (l *lane) hasStood(since time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stood.After(since) || !l.beat.IsZero() && time.Since(l.beat) > overdueAfter
 }
 
 func (l *lane) name(kind string, n int64) string {
