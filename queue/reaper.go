@@ -157,7 +157,7 @@ func (r *Reaper) look(ctx context.Context, report func(Reaping)) {
 		}
 		if v.gone == 1 && v.met || v.gone == goneLooks && !v.met {
 			// Long before it is given up: were it alive, there would be two who watch, for a while. What fails here, the reaping does.
-			_ = r.worker.client.pass(bounded, p.queue, p.worker)
+			_ = r.worker.client.pass(bounded, p.queue, p.worker, true)
 		}
 		if dead, frozen := v.verdict(now); dead || frozen {
 			r.reap(bounded, p, v.beat, frozen, report)

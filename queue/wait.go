@@ -147,7 +147,7 @@ func (l *lane) isOpen() bool {
 func (t *Waiter) mend(l *lane) {
 	ctx, cancel := context.WithTimeout(t.ctx, pollTime)
 	defer cancel()
-	if t.worker.client.pass(ctx, l.queue, t.worker.id) == nil {
+	if t.worker.client.pass(ctx, l.queue, t.worker.id, true) == nil {
 		l.setWatching(false)
 	}
 }
@@ -207,7 +207,7 @@ func (t *Waiter) takeWatch(l *lane) error {
 		return nil
 	}
 	if err == nil {
-		l.setWatching(true)
+		l.popped()
 	}
 	return err
 }
@@ -221,9 +221,7 @@ func (t *Waiter) watch(l *lane, take bool) (got Fetched, full bool, err error) {
 	if err := t.teach(l); err != nil {
 		return Fetched{}, redis.HasErrorPrefix(err, "OOM"), err
 	}
-	if take {
-		l.setWatching(true)
-	}
+	l.setWatching(true) // what was popped, or is popped now, is noted
 	v := t.lookOut(l, take)
 	got, err = t.claimed(l, v)
 	if len(got.Jobs) > 0 && got.Left == 0 && v.isAlone() {
@@ -399,21 +397,21 @@ func (t *Waiter) PassOn(ctx context.Context, queue string) error {
 	if err != nil {
 		return err
 	}
-	was := l.mood().watching
+	was := l.mood()
 	l.setWatching(false)
-	if !was {
+	if !was.watching {
 		return nil
 	}
-	if err := t.worker.client.pass(ctx, queue, t.worker.id); err != nil {
-		l.setWatching(true)
+	if err := t.worker.client.pass(ctx, queue, t.worker.id, was.unnoted); err != nil {
+		l.setMood(was)
 		return fmt.Errorf("pass on the watch of queue %q: %w", queue, err)
 	}
 	return nil
 }
 
-// pass gives a queue's watch, if the worker has it, to the next idle one.
-func (c *Client) pass(ctx context.Context, queue, worker string) error {
-	return c.do(ctx, passScript, []string{wire.WatchKey(queue), wire.WatcherKey(queue)}, worker).Err()
+// pass gives a queue's watch, if the worker has it, to the next idle one. With anew it is made if nobody is noted to have it.
+func (c *Client) pass(ctx context.Context, queue, worker string, anew bool) error {
+	return c.do(ctx, passScript, []string{wire.WatchKey(queue), wire.WatcherKey(queue)}, worker, flag(anew)).Err()
 }
 
 // mood is what a lane's last fetch has told about waiting.
@@ -421,6 +419,7 @@ type mood struct {
 	paused   bool
 	blocked  bool // there are only jobs whose earlier attempt still runs here
 	watching bool // the worker has the queue's watch
+	unnoted  bool // it has taken the watch from its list, and not told Redis yet
 	alone    bool // it has handed the watch on, and nobody stood in line for it
 }
 
@@ -452,7 +451,20 @@ func (l *lane) unblock() {
 func (l *lane) setWatching(has bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waits.watching, l.waits.alone = has, false
+	l.waits.watching, l.waits.unnoted, l.waits.alone = has, false, false
+}
+
+// popped notes that the watch was taken from its list.
+func (l *lane) popped() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits.watching, l.waits.unnoted = true, true
+}
+
+func (l *lane) setMood(m mood) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits = m
 }
 
 func (l *lane) setAlone() {

@@ -105,6 +105,33 @@ func TestTwoWhoLookBecomeOne(t *testing.T) {
 	})
 }
 
+// Who looked beside another one and got nothing makes no further watch: somebody may have taken it from its list this moment. Who has taken it
+// and has no slot gives it back.
+func TestNoWatchTooManyAndNoneTooFew(t *testing.T) {
+	t.Parallel()
+	b := setup(t, redistest.New(t))
+	watches := func() int64 { return b.rdb.LLen(b.ctx, wire.WatchKey(q)).Val() }
+	waiter, done := b.watch(b.ctx)
+	b.rdb.Del(b.ctx, wire.WatcherKey(q)) // the other one's claim has handed it on
+	b.rdb.LPush(b.ctx, wire.PendingKey(q), "orphan")
+	if w := within(t, "woken", done); w.err != nil || len(w.Jobs) > 0 {
+		t.Fatalf("%+v", w)
+	}
+	if err := waiter.PassOn(b.ctx, q); err != nil || watches() != 0 {
+		t.Errorf("%d watches: %v", watches(), err)
+	}
+
+	b.fetch(1) // drops the orphan
+	b.rdb.LPush(b.ctx, wire.WatchKey(q), "1")
+	free := true
+	if _, err := waiter.Wait(q, func() bool { defer func() { free = false }(); return free }); !errors.Is(err, queue.ErrBusy) {
+		t.Errorf("got %v", err)
+	}
+	if watches() != 1 {
+		t.Errorf("%d watches", watches())
+	}
+}
+
 // A watch that went with a broken connection is made anew by who stood in line on it, before any beat.
 func TestABrokenLineBringsTheWatchBack(t *testing.T) {
 	t.Parallel()
