@@ -329,6 +329,12 @@ func TestDefineRefusesWhatBelongsToOneJob(t *testing.T) {
 	}
 }
 
+// A payload's own MarshalJSON may want more than a zero value.
+func TestDefineTakesWhatMarshalsItself(t *testing.T) {
+	t.Parallel()
+	job.Define[struct{ *time.Time }]("a")
+}
+
 func TestHandledByDecodesOrDiscards(t *testing.T) {
 	t.Parallel()
 	var got welcome

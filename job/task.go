@@ -128,7 +128,7 @@ func Define[P any](name string, defaults ...Option) Task[P] {
 	if o.ofOneJob != "" {
 		panic(fmt.Sprintf("bellhop: define %s: %s belongs to one job, pass it to Enqueue", name, o.ofOneJob))
 	}
-	if _, err := json.Marshal(*new(P)); errors.As(err, new(*json.UnsupportedTypeError)) {
+	if err := checkStorable[P](); err != nil {
 		panic(fmt.Sprintf("bellhop: define %s: a payload of type %T can't be stored: %v", name, *new(P), err))
 	}
 	schema, err := schemaOf[P]()
@@ -141,6 +141,16 @@ func Define[P any](name string, defaults ...Option) Task[P] {
 		panic("bellhop: define: " + err.Error())
 	}
 	return Task[P]{definition: d, backoff: o.backoff, plain: &plain}
+}
+
+// checkStorable fails if a P has what JSON can't hold.
+func checkStorable[P any]() error {
+	defer func() { _ = recover() }() // its own MarshalJSON may want more than a zero value
+	_, err := json.Marshal(*new(P))
+	if errors.As(err, new(*json.UnsupportedTypeError)) {
+		return err
+	}
+	return nil
 }
 
 // Name is the task's name, asynq's type.

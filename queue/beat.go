@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bellhop-dev/bellhop/internal/wire"
@@ -97,6 +98,7 @@ type beat struct {
 }
 
 func (w *Worker) newBeat(l *lane) *beat {
+	l.beats()
 	b := &beat{lane: l, jobs: l.owned(), sent: time.Now()}
 	args := make([]any, 0, 3+2*len(b.jobs))
 	args = append(args, w.id, int(leaseTime/time.Second), keepTime.Milliseconds())
@@ -154,10 +156,14 @@ func (w *Worker) Leave(ctx context.Context) error {
 	return errors.Join(faults...)
 }
 
-// Settle asks again for the answers that were lost, and hands back what they bring: for a worker that fetches no more.
-func (w *Worker) Settle(ctx context.Context) error {
+// Settle asks again for the answers that were lost, in these queues or in all, and hands back what they bring: for a worker that has no slot for
+// it, or fetches no more.
+func (w *Worker) Settle(ctx context.Context, queues ...string) error {
 	var faults []error
 	for _, name := range w.names {
+		if len(queues) > 0 && !slices.Contains(queues, name) {
+			continue
+		}
 		l := w.lanes[name]
 		l.fetching.Lock()
 		open := l.open

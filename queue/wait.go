@@ -116,12 +116,13 @@ func (t *Waiter) Wait(queue string, free func() bool) (Fetched, error) {
 	if err != nil {
 		return Fetched{}, err
 	}
-	for t.isEnded() || !l.isOpen() { // what a lost answer has taken must not wait for the next push
-		if !free() {
+	for {
+		if !free() && !t.owes(l) {
 			return Fetched{}, t.busy(l)
 		}
 		got, woken, err := t.look(l)
 		switch {
+		case woken && len(got.Jobs) == 0 && t.owes(l): // a claim's answer that can't be trusted
 		case woken:
 			return got, nil
 		case t.ctx.Err() != nil:
@@ -133,8 +134,10 @@ func (t *Waiter) Wait(queue string, free func() bool) (Fetched, error) {
 			t.mend(l)
 		}
 	}
-	return Fetched{}, nil
 }
+
+// owes tells that a lost answer may have taken jobs, which must wait neither for the next push nor for a slot.
+func (t *Waiter) owes(l *lane) bool { return !t.isEnded() && l.isOpen() }
 
 func (l *lane) isOpen() bool {
 	l.fetching.Lock()
@@ -164,6 +167,10 @@ func (t *Waiter) busy(l *lane) error {
 
 // look is one blocking command: true if it has found jobs, taken or not.
 func (t *Waiter) look(l *lane) (Fetched, bool, error) {
+	if t.owes(l) {
+		got, err := t.worker.Fetch(t.ctx, l.queue, 1)
+		return got, err == nil, err
+	}
 	mood := l.mood()
 	switch {
 	case mood.paused:

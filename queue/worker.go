@@ -232,14 +232,24 @@ func (l *lane) wantBeat() {
 	l.wanted = true
 }
 
+// beats notes that a beat is about to be sent.
+func (l *lane) beats() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wanted = false
+}
+
 // beaten notes a beat that Redis has answered. What counts is when it was sent: its answer may have waited while this process stood still.
 func (l *lane) beaten(sent time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.beat.IsZero() && sent.Sub(l.beat) > overdueAfter {
+	if !sent.After(l.beat) {
+		return // a later one was faster
+	}
+	if !l.beat.IsZero() && between(l.beat, sent) > overdueAfter {
 		l.stood = sent
 	}
-	l.beat, l.wanted = sent, false
+	l.beat = sent
 }
 
 // hasStood tells that this process has stood still since then, or does not reach Redis, for so long that others may have its jobs. Of one that
@@ -247,8 +257,11 @@ func (l *lane) beaten(sent time.Time) {
 func (l *lane) hasStood(since time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stood.After(since) || !l.beat.IsZero() && time.Since(l.beat) > overdueAfter
+	return l.stood.After(since) || !l.beat.IsZero() && between(l.beat, time.Now()) > overdueAfter
 }
+
+// between is the time between two, that of the clock on the wall if it is more: a machine that was suspended knows it by that alone.
+func between(a, b time.Time) time.Duration { return max(b.Sub(a), b.Round(0).Sub(a.Round(0))) }
 
 func (l *lane) name(kind string, n int64) string {
 	return l.session + kind + strconv.FormatInt(n, 10)

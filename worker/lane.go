@@ -140,5 +140,10 @@ func (p *pool) rest(l *lane) {
 		pause = min(firstRest<<l.failures, maxRest)
 	}
 	l.failures++
-	time.AfterFunc(jitter(pause), func() { p.ready(l) })
+	time.AfterFunc(jitter(pause), func() {
+		if !p.hasFree() {
+			_ = p.queue.Settle(p.fetches, l.name) // what a lost answer has taken does not wait for a slot; failing that, the next fetch sees to it
+		}
+		p.ready(l)
+	})
 }

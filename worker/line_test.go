@@ -173,6 +173,43 @@ func TestAWorkerThatStoodStillStartsNothingOld(t *testing.T) {
 	}
 }
 
+// After a standstill, a job that was claimed before and finds no slot any more goes to an idle worker at once.
+func TestWhatAStandstillBroughtFindsAnotherSlot(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	b := newBench(t, server.Client(), worker.EngineBellhop)
+	still := newLine()
+	ran, gate := make(chan string, 4), make(chan struct{})
+	routes := func(name string) job.Route {
+		return echo.HandledBy(func(context.Context, payload) error { ran <- name; <-gate; return nil })
+	}
+	cfg := b.config()
+	cfg.Queues, cfg.Concurrency = []worker.Queue{{Name: "one", Weight: 1}, {Name: "two", Weight: 1}}, 1
+	first, err := worker.New(still.client(t, server), cfg, routes("first"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.run(first)
+	for _, q := range cfg.Queues {
+		b.eventually("it looks", func() bool { return b.rdb.Get(t.Context(), wire.WatcherKey(q.Name)).Val() == first.ID() })
+	}
+	still.stop()
+	jobs := []*job.Info{b.enqueue(1, job.Queue("one")), b.enqueue(2, job.Queue("two"))}
+	for _, j := range jobs {
+		b.eventually("it is claimed", func() bool { return b.state(j) == "active" })
+	}
+	<-time.After(8 * time.Second) // the length of the standstill
+	still.goOn()
+	if who := receive(b, ran); who != "first" {
+		t.Errorf("ran by %s", who)
+	}
+	b.start(cfg, routes("second"))
+	if who := receive(b, ran); who != "second" {
+		t.Errorf("ran by %s", who)
+	}
+	close(gate)
+}
+
 // lookWithin is how long a push may wait where the watch has to be found again. A lost one expires after 15 s.
 const lookWithin = 8 * time.Second
 

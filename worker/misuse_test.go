@@ -100,10 +100,13 @@ func TestAWorkerTellsWhatIsOverlooked(t *testing.T) {
 		b.eventually(what, func() bool { return strings.Contains(log.String(), what) })
 		return log.String()
 	}
-	const unserved = "no worker serves a queue of this worker's tasks"
-	tells("default", unserved+`: their jobs wait; add it to the queues of this worker or another" queue=images tasks=[image:resize]`, route)
+	const unserved = "no other bellhop worker serves a queue of this worker's tasks"
+	tells("default", unserved+`: without one their jobs wait; add it to the queues of this worker or another" queue=images tasks=[image:resize]`, route)
 	tells("images", "no handler: it puts off every job")
-	if log := tells("default", "other workers serve", route); strings.Contains(log, unserved) {
-		t.Errorf("it warns of a queue that is served:\n%s", log)
+	plain := worker.Asynq("plain", asynq.HandlerFunc(func(context.Context, *asynq.Task) error { return nil })) // of no queue of its own
+	for _, route := range []job.Route{route, plain} {
+		if log := tells("other", "that this worker does not serve", route); strings.Contains(log, unserved) {
+			t.Errorf("it warns without need:\n%s", log)
+		}
 	}
 }

@@ -185,7 +185,7 @@ func (w *Worker) tell(ctx context.Context) {
 	}
 }
 
-// tellUnserved warns of tasks whose own queue neither this worker serves nor another one that lives.
+// tellUnserved warns of tasks whose own queue neither this worker serves nor another of bellhop's that lives.
 func (w *Worker) tellUnserved(ctx context.Context) {
 	elsewhere := make(map[string][]string)
 	for _, name := range w.taskNames() {
@@ -195,10 +195,10 @@ func (w *Worker) tellUnserved(ctx context.Context) {
 	}
 	for _, queue := range slices.Sorted(maps.Keys(elsewhere)) {
 		switch err := w.fleet.CheckServed(ctx, []string{queue}); {
-		case errors.Is(err, fleet.ErrNotServed):
-			w.log.Warn("no worker serves a queue of this worker's tasks: their jobs wait; add it to the queues of this worker or another", "queue", queue, "tasks", elsewhere[queue])
-		case err == nil:
-			w.log.Debug("tasks of a queue that other workers serve", "queue", queue, "tasks", elsewhere[queue])
+		case errors.Is(err, fleet.ErrNotServed) && queue != job.DefaultQueue: // which nobody may have chosen
+			w.log.Warn("no other bellhop worker serves a queue of this worker's tasks: without one their jobs wait; add it to the queues of this worker or another", "queue", queue, "tasks", elsewhere[queue])
+		default:
+			w.log.Debug("tasks of a queue that this worker does not serve", "queue", queue, "tasks", elsewhere[queue])
 		}
 	}
 }
