@@ -120,6 +120,7 @@ func (b *beat) answer() Beaten {
 		err = fmt.Errorf("%w: %d values", errUnexpected, len(reply))
 	}
 	if err != nil {
+		b.lane.wantBeat() // it may have been called for
 		out.Err = fmt.Errorf("beat for queue %q: %w", b.lane.queue, err)
 		return out
 	}

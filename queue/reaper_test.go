@@ -354,3 +354,25 @@ func TestBeatsTellOfAStandstill(t *testing.T) {
 		t.Error("a request after the standstill is not")
 	}
 }
+
+// A beat that was called for and did not reach Redis is due still.
+func TestAFailedBeatIsCalledForStill(t *testing.T) {
+	t.Parallel()
+	w, err := New(redistest.New(t)).NewWorker("w", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	due := w.lanes["a"].isDue
+	if w.Beat(t.Context()); due() {
+		t.Fatal("due right after a beat")
+	}
+	w.call("a")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if beaten := w.Beat(ctx); len(beaten) != 1 || beaten[0].Err == nil || !due() {
+		t.Errorf("%+v, due %t", beaten, due())
+	}
+	if beaten := w.Beat(t.Context()); len(beaten) != 1 || beaten[0].Err != nil || due() {
+		t.Errorf("%+v, due %t", beaten, due())
+	}
+}

@@ -165,26 +165,26 @@ func (t *Waiter) busy(l *lane) error {
 	return ErrBusy
 }
 
-// look is one blocking command: true if it has found jobs, taken or not.
+// look is one blocking command, or the fetch that an answer is owed to: true if it has found jobs, taken or not.
 func (t *Waiter) look(l *lane) (Fetched, bool, error) {
 	if t.owes(l) {
 		got, err := t.worker.Fetch(t.ctx, l.queue, 1)
 		return got, err == nil, err
 	}
-	mood := l.mood()
+	state := l.mood()
 	switch {
-	case mood.paused:
+	case state.paused:
 		resumed, err := t.resumed(l)
 		return Fetched{}, resumed, err
-	case mood.blocked:
+	case state.blocked:
 		// The jobs of this queue wait for attempts that run here. Others have the watch meanwhile.
-		l.unblock()
+		l.change(func(m *mood) { m.blocked = false })
 		t.sleep(pollTime / 4)
 		return Fetched{}, false, nil
-	case !mood.watching && !mood.alone:
+	case !state.watching && !state.alone:
 		return Fetched{}, false, t.takeWatch(l)
 	}
-	got, full, err := t.watch(l, !mood.watching)
+	got, full, err := t.watch(l, !state.watching)
 	switch {
 	case len(got.Jobs) > 0 || err == nil && !full:
 		return got, true, nil
@@ -204,7 +204,7 @@ func (t *Waiter) resumed(l *lane) (bool, error) {
 	if err != nil || n > 0 {
 		return false, err
 	}
-	l.resume()
+	l.change(func(m *mood) { m.paused = false })
 	return true, nil
 }
 
@@ -214,7 +214,7 @@ func (t *Waiter) takeWatch(l *lane) error {
 		return nil
 	}
 	if err == nil {
-		l.popped()
+		l.change(func(m *mood) { m.watching, m.unnoted = true, true })
 	}
 	return err
 }
@@ -232,7 +232,7 @@ func (t *Waiter) watch(l *lane, take bool) (got Fetched, full bool, err error) {
 	v := t.lookOut(l, take)
 	got, err = t.claimed(l, v)
 	if len(got.Jobs) > 0 && got.Left == 0 && v.isAlone() {
-		l.setAlone()
+		l.change(func(m *mood) { m.alone = true })
 	}
 	faults := append([]error{err}, v.faults()...)
 	l.full = slices.ContainsFunc(faults, func(err error) bool { return redis.HasErrorPrefix(err, "OOM") })
@@ -410,7 +410,7 @@ func (t *Waiter) PassOn(ctx context.Context, queue string) error {
 		return nil
 	}
 	if err := t.worker.client.pass(ctx, queue, t.worker.id, was.unnoted); err != nil {
-		l.setMood(was)
+		l.change(func(m *mood) { *m = was })
 		return fmt.Errorf("pass on the watch of queue %q: %w", queue, err)
 	}
 	return nil
@@ -432,9 +432,13 @@ type mood struct {
 
 // fetched keeps what a fetch tells about waiting.
 func (l *lane) fetched(f Fetched, watching bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waits = mood{paused: f.Paused, blocked: f.HeldBack > 0 && len(f.Jobs) == 0, watching: watching}
+	l.change(func(m *mood) {
+		*m = mood{paused: f.Paused, blocked: f.HeldBack > 0 && len(f.Jobs) == 0, watching: watching}
+	})
+}
+
+func (l *lane) setWatching(has bool) {
+	l.change(func(m *mood) { m.watching, m.unnoted, m.alone = has, false, false })
 }
 
 func (l *lane) mood() mood {
@@ -443,39 +447,8 @@ func (l *lane) mood() mood {
 	return l.waits
 }
 
-func (l *lane) resume() {
+func (l *lane) change(how func(*mood)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waits.paused = false
-}
-
-func (l *lane) unblock() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waits.blocked = false
-}
-
-func (l *lane) setWatching(has bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waits.watching, l.waits.unnoted, l.waits.alone = has, false, false
-}
-
-// popped notes that the watch was taken from its list.
-func (l *lane) popped() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waits.watching, l.waits.unnoted = true, true
-}
-
-func (l *lane) setMood(m mood) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waits = m
-}
-
-func (l *lane) setAlone() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waits.alone = true
+	how(&l.waits)
 }
